@@ -1,0 +1,171 @@
+package ai.deepseek;
+
+import java.lang.ref.Reference;
+import java.nio.file.Path;
+import java.util.Arrays;
+import java.util.List;
+import java.util.Map;
+import java.util.Objects;
+import java.util.stream.LongStream;
+
+/** A graph compiled for a runtime, with its weights. Immutable; any thread may use it. */
+public final class Model extends NativeObject {
+    Model(long handle) {
+        super(handle);
+    }
+
+    /**
+     * Opens an {@code .onnx} file, or a directory with {@code config.json} and safetensors weights.
+     *
+     * @param path the file or directory
+     * @param runtime where it will run
+     * @return the model
+     * @throws DeepseekException {@code IO} if the path cannot be read, {@code INVALID_FILE} or
+     *     {@code INVALID_GRAPH} if it is not what it claims to be, {@code UNSUPPORTED} naming the
+     *     format, operator or field
+     */
+    public static Model open(Path path, Runtime runtime) {
+        try {
+            return new Model(openPath(Wire.bytes(path.toString()), runtime.handle));
+        } finally {
+            Reference.reachabilityFence(runtime);
+        }
+    }
+
+    /**
+     * Loads an ONNX model from memory. External data is refused: it has no directory.
+     *
+     * @param bytes what an {@code .onnx} file contains
+     * @param runtime where it will run
+     * @return the model
+     * @throws DeepseekException as {@link #open}
+     */
+    public static Model fromOnnx(byte[] bytes, Runtime runtime) {
+        Objects.requireNonNull(bytes, "bytes");
+        try {
+            return new Model(openBytes(bytes, runtime.handle));
+        } finally {
+            Reference.reachabilityFence(runtime);
+        }
+    }
+
+    /**
+     * The inputs.
+     *
+     * @return name and type of each, in order
+     */
+    public List<TensorInfo> inputs() {
+        return TensorInfo.list(inputSpecs(handle));
+    }
+
+    /**
+     * The outputs.
+     *
+     * @return name and type of each, in order
+     */
+    public List<TensorInfo> outputs() {
+        return TensorInfo.list(outputSpecs(handle));
+    }
+
+    /**
+     * Exact bytes of a run whose symbols have the given values.
+     *
+     * @param symbols a value for each symbol of the inputs
+     * @return the plan
+     * @throws DeepseekException {@code NOT_FOUND} for a symbol that the model does not have,
+     *     {@code INVALID_ARGUMENT} naming one without a value, {@code SHAPE_MISMATCH} for a value
+     *     outside its bounds
+     */
+    public MemoryPlan planMemory(Map<String, Long> symbols) {
+        long[] values = symbols.values().stream().mapToLong(Long::longValue).toArray();
+        return new MemoryPlan(planSymbols(handle, Wire.bytes(symbols.keySet()), values));
+    }
+
+    /**
+     * Exact bytes of a run whose inputs have the given shapes.
+     *
+     * @param shapes extents by the input's name
+     * @return the plan
+     * @throws DeepseekException {@code NOT_FOUND} for an unknown input, {@code SHAPE_MISMATCH} for
+     *     a shape that the input does not take, {@code INVALID_ARGUMENT} if a symbol is left without
+     *     a value
+     */
+    public MemoryPlan planMemoryForShapes(Map<String, long[]> shapes) {
+        long[] packed = shapes.values().stream()
+                .flatMapToLong(shape -> LongStream.concat(LongStream.of(shape.length), Arrays.stream(shape)))
+                .toArray();
+        return new MemoryPlan(planShapes(handle, Wire.bytes(shapes.keySet()), packed));
+    }
+
+    /**
+     * Checks that the model runs sequences of different lengths without padding ({@link
+     * Session#runRagged}, {@link RunOptions#ragged}). The first call compiles its packed form.
+     *
+     * @throws DeepseekException {@code UNSUPPORTED} if it does not, naming the node that mixes the
+     *     rows of sequences and why
+     */
+    public void checkRagged() {
+        requireRagged(handle);
+    }
+
+    /**
+     * Exact bytes of a ragged run of sequences with the given lengths.
+     *
+     * @param lengths rows of each sequence
+     * @return the plan
+     * @throws DeepseekException as {@link #checkRagged}, {@code INVALID_ARGUMENT} for no or an empty
+     *     sequence, {@code SHAPE_MISMATCH} for a length outside the model's bounds
+     */
+    public MemoryPlan planMemoryForLengths(int... lengths) {
+        return new MemoryPlan(planLengths(handle, Arrays.stream(lengths).asLongStream().toArray()));
+    }
+
+    /**
+     * Bytes of a run beyond the constants, as a formula over the model's symbols.
+     *
+     * @return the formula
+     */
+    public String memoryFormula() {
+        return Wire.text(formula(handle));
+    }
+
+    /**
+     * What the model consists of: inputs, outputs, symbols, operators, parameters.
+     *
+     * @return a JSON object
+     */
+    public String summary() {
+        return Wire.text(summaryJson(handle));
+    }
+
+    /**
+     * Makes a session.
+     *
+     * @return working memory to run this model
+     */
+    public Session newSession() {
+        return new Session(newSession(handle));
+    }
+
+    private static native long openPath(byte[] path, long runtime);
+
+    private static native long openBytes(byte[] bytes, long runtime);
+
+    private native byte[] inputSpecs(long handle);
+
+    private native byte[] outputSpecs(long handle);
+
+    private native byte[] planSymbols(long handle, byte[] names, long[] values);
+
+    private native byte[] planShapes(long handle, byte[] names, long[] shapes);
+
+    private native void requireRagged(long handle);
+
+    private native byte[] planLengths(long handle, long[] lengths);
+
+    private native byte[] formula(long handle);
+
+    private native byte[] summaryJson(long handle);
+
+    private native long newSession(long handle);
+}

@@ -1,0 +1,315 @@
+//! Loaded models.
+
+use crate::background::{Held, promise, rejected};
+use crate::error::{caught, guard, internal, invalid, open};
+use crate::runtime::Runtime;
+use crate::session::Session;
+use crate::tensor::{convert, entries, extents, whole};
+use deepseek::{MemoryReport as Report, Result, Type};
+use napi::bindgen_prelude::*;
+use napi_derive::napi;
+use std::collections::BTreeMap;
+
+/// Name and type of an input or output.
+#[napi(object, object_from_js = false)]
+pub struct TensorInfo {
+    /// Name.
+    pub name: String,
+    /// Type as text, such as `f32[batch, 3]`.
+    pub r#type: String,
+    /// Element type; absent for sequences and optionals.
+    #[napi(ts_type = "DType")]
+    pub dtype: Option<&'static str>,
+    /// Extents, numbers or expressions over symbols; absent where the rank is unknown.
+    pub shape: Option<Vec<Either<f64, String>>>,
+}
+
+/// Exact bytes of a run.
+#[napi(object, object_from_js = false)]
+pub struct MemoryReport {
+    /// Working memory: values between nodes, and scratch.
+    pub arena_bytes: f64,
+    /// Outputs.
+    pub output_bytes: f64,
+    /// What a run takes beyond the constants: arena and outputs.
+    pub planned_bytes: f64,
+    /// The model's constants, mapped ones included.
+    pub constant_bytes: f64,
+    /// Number of values whose extents depend on data; they come on top.
+    pub dynamic_values: u32,
+    /// The largest values, descending.
+    pub largest: Vec<PlannedValue>,
+}
+
+/// A value of the memory plan.
+#[napi(object, object_from_js = false)]
+pub struct PlannedValue {
+    /// Name.
+    pub name: String,
+    /// Type as text.
+    pub r#type: String,
+    /// Bytes.
+    pub bytes: f64,
+}
+
+/// How often an operator occurs.
+#[napi(object, object_from_js = false)]
+pub struct OpCount {
+    /// Number of nodes.
+    pub nodes: u32,
+    /// Number of those that a kernel of this machine runs, rather than the scalar
+    /// reference.
+    pub kernels: u32,
+}
+
+/// Range of a symbol, both ends included.
+#[napi(object, object_from_js = false)]
+pub struct SymbolBounds {
+    /// Least value.
+    pub min: f64,
+    /// Greatest value; absent if there is none.
+    pub max: Option<f64>,
+}
+
+/// What a model consists of.
+#[napi(object, object_from_js = false)]
+pub struct ModelSummary {
+    /// Where the model came from, e.g. `onnx`.
+    pub source: String,
+    /// Name of the graph.
+    pub name: String,
+    /// Number of nodes, subgraphs not counted.
+    pub nodes: u32,
+    /// Operators.
+    pub ops: BTreeMap<String, OpCount>,
+    /// Number of constant elements.
+    pub parameters: f64,
+    /// Bytes of the constants.
+    pub parameter_bytes: f64,
+    /// Symbols of the inputs.
+    pub symbols: BTreeMap<String, SymbolBounds>,
+}
+
+/// A graph compiled for a runtime, with its weights. Immutable and shared.
+#[napi]
+pub struct Model {
+    inner: Option<deepseek::Model>,
+}
+
+#[napi]
+impl Model {
+    /// Opens an `.onnx` file, or a directory with a Hugging Face `config.json` and
+    /// safetensors weights. Rejects with `IO`, `INVALID_FILE`, `INVALID_GRAPH`, or
+    /// `UNSUPPORTED` naming the format, operator or field.
+    #[napi(ts_args_type = "runtime: Runtime, path: string", ts_return_type = "Promise<Model>")]
+    pub fn open<'env>(
+        env: &'env Env,
+        runtime: Unknown,
+        path: Unknown,
+    ) -> napi::Result<Object<'env>> {
+        let args = caught(|| Ok((Runtime::from_arg(runtime)?, convert::<String>(path, "path")?)));
+        match args {
+            Ok((runtime, path)) => {
+                let work = move || deepseek::Model::open(path, &runtime);
+                promise(env, Held::default(), work, Model::write)
+            }
+            Err(e) => rejected(env, &e),
+        }
+    }
+
+    /// As `open`, on this thread.
+    #[napi(ts_args_type = "runtime: Runtime, path: string")]
+    pub fn open_sync(env: &Env, runtime: Unknown, path: Unknown) -> napi::Result<Model> {
+        guard(env, || {
+            let (runtime, path) = (Runtime::from_arg(runtime)?, convert::<String>(path, "path")?);
+            Ok(Model { inner: Some(deepseek::Model::open(path, &runtime)?) })
+        })
+    }
+
+    /// Loads an ONNX model from memory; the bytes are copied. External data is refused:
+    /// it has no directory.
+    #[napi(ts_args_type = "runtime: Runtime, bytes: Uint8Array", ts_return_type = "Promise<Model>")]
+    pub fn from_onnx<'env>(
+        env: &'env Env,
+        runtime: Unknown,
+        bytes: Unknown,
+    ) -> napi::Result<Object<'env>> {
+        let args = caught(|| Ok((Runtime::from_arg(runtime)?, onnx_bytes(bytes)?)));
+        match args {
+            Ok((runtime, bytes)) => {
+                let work = move || deepseek::Model::from_onnx_bytes(&bytes, &runtime);
+                promise(env, Held::default(), work, Model::write)
+            }
+            Err(e) => rejected(env, &e),
+        }
+    }
+
+    /// As `fromOnnx`, on this thread.
+    #[napi(ts_args_type = "runtime: Runtime, bytes: Uint8Array")]
+    pub fn from_onnx_sync(env: &Env, runtime: Unknown, bytes: Unknown) -> napi::Result<Model> {
+        guard(env, || {
+            let (runtime, bytes) = (Runtime::from_arg(runtime)?, onnx_bytes(bytes)?);
+            Ok(Model { inner: Some(deepseek::Model::from_onnx_bytes(&bytes, &runtime)?) })
+        })
+    }
+
+    /// The inputs, in order.
+    #[napi(getter)]
+    pub fn inputs(&self, env: &Env) -> napi::Result<Vec<TensorInfo>> {
+        guard(env, || Ok(self.get()?.inputs().iter().map(info).collect()))
+    }
+
+    /// The outputs, in order.
+    #[napi(getter)]
+    pub fn outputs(&self, env: &Env) -> napi::Result<Vec<TensorInfo>> {
+        guard(env, || Ok(self.get()?.outputs().iter().map(info).collect()))
+    }
+
+    /// Bytes of a run as a formula over the model's symbols.
+    #[napi(getter)]
+    pub fn memory_formula(&self, env: &Env) -> napi::Result<String> {
+        guard(env, || Ok(self.get()?.memory_formula().to_string()))
+    }
+
+    /// Exact bytes of a run whose symbols have the given values. Throws `NOT_FOUND` for
+    /// a symbol that the model does not have, `INVALID_ARGUMENT` naming one without a
+    /// value, `SHAPE_MISMATCH` for a value outside its bounds.
+    #[napi(ts_args_type = "symbols: Record<string, number>")]
+    pub fn plan_memory(&self, env: &Env, symbols: Unknown) -> napi::Result<MemoryReport> {
+        guard(env, || {
+            let model = self.get()?;
+            let mut values = Vec::new();
+            for (name, value) in entries(symbols, "symbols")? {
+                let what = format!("symbols.{name}");
+                values.push((name, whole(convert(value, &what)?, &what)? as i64));
+            }
+            let values: Vec<_> = values.iter().map(|(n, v)| (n.as_str(), *v)).collect();
+            model.plan_memory(&values).map(report)
+        })
+    }
+
+    /// Exact bytes of a run whose inputs have the given shapes. Throws `NOT_FOUND` for
+    /// an unknown input, `SHAPE_MISMATCH` for a shape that does not fit,
+    /// `INVALID_ARGUMENT` naming a symbol that the shapes leave open.
+    #[napi(ts_args_type = "shapes: Record<string, readonly number[]>")]
+    pub fn plan_memory_for_shapes(&self, env: &Env, shapes: Unknown) -> napi::Result<MemoryReport> {
+        guard(env, || {
+            let model = self.get()?;
+            let mut values = Vec::new();
+            for (name, value) in entries(shapes, "shapes")? {
+                let what = format!("shapes.{name}");
+                values.push((name, extents(&convert::<Vec<f64>>(value, &what)?, &what)?));
+            }
+            let values: Vec<_> = values.iter().map(|(n, s)| (n.as_str(), s.as_slice())).collect();
+            model.plan_memory_for_shapes(&values).map(report)
+        })
+    }
+
+    /// Whether the model runs sequences of different lengths without padding (`runRagged`, or
+    /// the run option `ragged`). Throws `UNSUPPORTED` if it does not, naming the node that
+    /// mixes the rows of sequences and why. The first call compiles the packed form, on this
+    /// thread; so does the first ragged run, on its own.
+    #[napi]
+    pub fn check_ragged(&self, env: &Env) -> napi::Result<()> {
+        guard(env, || self.get()?.ragged().map(|_| ()))
+    }
+
+    /// Exact bytes of a ragged run of sequences with the given lengths. Throws as
+    /// `checkRagged`; `INVALID_ARGUMENT` for no or an empty sequence; `SHAPE_MISMATCH` for a
+    /// length outside the model's bounds.
+    #[napi(ts_args_type = "lengths: readonly number[]")]
+    pub fn plan_memory_for_lengths(
+        &self,
+        env: &Env,
+        lengths: Unknown,
+    ) -> napi::Result<MemoryReport> {
+        guard(env, || {
+            let model = self.get()?;
+            let lengths = extents(&convert::<Vec<f64>>(lengths, "lengths")?, "lengths")?;
+            model.plan_memory_for_lengths(&lengths).map(report)
+        })
+    }
+
+    /// What the model consists of.
+    #[napi]
+    pub fn summary(&self, env: &Env) -> napi::Result<ModelSummary> {
+        guard(env, || {
+            let s = self.get()?.summary();
+            let count = |(nodes, kernels): (usize, usize)| OpCount {
+                nodes: nodes as u32,
+                kernels: kernels as u32,
+            };
+            let bounds = |(min, max): (i64, Option<i64>)| SymbolBounds {
+                min: min as f64,
+                max: max.map(|m| m as f64),
+            };
+            Ok(ModelSummary {
+                source: s.source,
+                name: s.name,
+                nodes: s.nodes as u32,
+                ops: s.ops.into_iter().map(|(op, n)| (op, count(n))).collect(),
+                parameters: s.parameters as f64,
+                parameter_bytes: s.parameter_bytes as f64,
+                symbols: s.symbols.into_iter().map(|(name, b)| (name, bounds(b))).collect(),
+            })
+        })
+    }
+
+    /// A new session.
+    #[napi]
+    pub fn session(&self, env: &Env) -> napi::Result<Session> {
+        guard(env, || Ok(Session::new(self.get()?.session())))
+    }
+
+    /// Lets go of the model. Its sessions go on; the weights are freed with the last.
+    #[napi]
+    pub fn close(&mut self) {
+        self.inner = None;
+    }
+
+    fn get(&self) -> Result<&deepseek::Model> {
+        open(&self.inner, "model")
+    }
+
+    /// The model as JavaScript sees it.
+    pub(crate) fn write(env: &Env, model: deepseek::Model) -> Result<sys::napi_value> {
+        let instance = Model { inner: Some(model) }.into_instance(env).map_err(internal)?;
+        Ok(instance.raw())
+    }
+}
+
+fn onnx_bytes(value: Unknown) -> Result<Vec<u8>> {
+    let bytes = Uint8ArraySlice::from_unknown(value);
+    Ok(bytes.map_err(|_| invalid("bytes must be a Uint8Array"))?.to_vec())
+}
+
+fn info(spec: &deepseek::TensorSpec) -> TensorInfo {
+    let (dtype, dims) = match &spec.ty {
+        Type::Tensor(dtype, dims) => (Some(dtype.name()), dims.as_ref()),
+        _ => (None, None),
+    };
+    let shape = dims.map(|dims| {
+        let extent = |dim: &deepseek::Dim| match dim.as_const() {
+            Some(n) => Either::A(n as f64),
+            None => Either::B(dim.to_string()),
+        };
+        dims.iter().map(extent).collect()
+    });
+    TensorInfo { name: spec.name.clone(), r#type: spec.ty.to_string(), dtype, shape }
+}
+
+fn report(report: Report) -> MemoryReport {
+    let largest = report.largest.iter().map(|v| PlannedValue {
+        name: v.name.clone(),
+        r#type: v.ty.to_string(),
+        bytes: v.bytes as f64,
+    });
+    MemoryReport {
+        arena_bytes: report.arena_bytes as f64,
+        output_bytes: report.output_bytes as f64,
+        planned_bytes: report.planned_bytes() as f64,
+        constant_bytes: report.constant_bytes as f64,
+        dynamic_values: report.dynamic_values as u32,
+        largest: largest.collect(),
+    }
+}

@@ -1,0 +1,208 @@
+// Everything else: the loader, statuses, runtimes, models, graphs, the embedder.
+import assert from 'node:assert/strict';
+import { mkdtempSync, readFileSync, writeFileSync } from 'node:fs';
+import { createRequire } from 'node:module';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { test } from 'node:test';
+import * as esm from '@libdeepseek/node';
+import { encoder, failure, repository, runtime, unary } from './support.mjs';
+
+const { DeepseekError, Embedder, GraphBuilder, Model, Runtime, dtypes, statusCodes, version } = esm;
+const require = createRequire(import.meta.url);
+
+test('import and require give the same things', () => {
+  const cjs = require('@libdeepseek/node');
+  assert.deepEqual(Object.keys(cjs).sort(), Object.keys(esm).sort());
+  for (const name of Object.keys(cjs)) assert.equal(cjs[name], esm[name]);
+});
+
+test('the version is that of the package', () => {
+  assert.equal(version(), require('@libdeepseek/node/package.json').version);
+});
+
+test('every declaration exists', () => {
+  const types = readFileSync(join(require.resolve('@libdeepseek/node'), '../index.d.ts'), 'utf8');
+  const declared = [...types.matchAll(/^export declare (?:class|function) (\w+)/gm)].map((m) => m[1]);
+  assert.deepEqual(declared.sort(), Object.keys(esm).sort());
+});
+
+test('statuses and element types', () => {
+  const codes = statusCodes();
+  assert.equal(codes.INVALID_ARGUMENT, 100);
+  assert.equal(codes.POISONED, 902);
+  assert.equal(new Set(Object.values(codes)).size, Object.keys(codes).length);
+  assert.equal(dtypes().length, 24);
+  try {
+    new Runtime({ isa: 'mmx' });
+    assert.fail();
+  } catch (error) {
+    assert.ok(error instanceof DeepseekError && error instanceof Error);
+    assert.equal(error.code, codes[error.status]);
+    assert.ok(error.stack.includes('api.test.mjs'));
+  }
+});
+
+test('runtimes', () => {
+  assert.equal(runtime.threads, 2);
+  assert.ok(['scalar', 'avx2', 'avx512'].includes(runtime.isa));
+  assert.equal(new Runtime({ isa: 'scalar' }).isa, 'scalar');
+  for (const options of [{ threads: 5000 }, { threads: -1 }, { threads: 1.5 }, { threads: '2' },
+    { memoryBudgetBytes: -1 }, { memoryBudgetBytes: 0.5 }, { isa: 'mmx' }, { isa: 3 }, 4]) {
+    assert.throws(() => new Runtime(options), failure('INVALID_ARGUMENT'), JSON.stringify(options));
+  }
+});
+
+test('another object is no runtime', async () => {
+  for (const wrong of [undefined, null, {}, 3, 'r', new GraphBuilder(), Runtime]) {
+    await assert.rejects(Model.open(wrong, 'm.onnx'), failure('INVALID_ARGUMENT', 'runtime'));
+    await assert.rejects(Embedder.open(wrong, 'dir'), failure('INVALID_ARGUMENT', 'runtime'));
+    assert.throws(() => Model.openSync(wrong, 'm.onnx'), failure('INVALID_ARGUMENT', 'runtime'));
+  }
+  const closed = new Runtime();
+  closed.close();
+  await assert.rejects(Model.open(closed, 'm.onnx'), failure('INVALID_STATE', 'runtime'));
+});
+
+test('models that cannot be opened', async () => {
+  const dir = mkdtempSync(join(tmpdir(), 'deepseek-'));
+  const broken = join(dir, 'broken.onnx');
+  writeFileSync(broken, 'not a model');
+  const rows = [
+    [join(dir, 'missing.onnx'), 'IO', 'missing.onnx'],
+    [broken, 'INVALID_FILE'],
+    [join(dir, 'a.gguf'), 'IO'],
+    [7, 'INVALID_ARGUMENT', 'path: failed to convert', 'Number', 'String'],
+  ];
+  for (const [path, status, ...texts] of rows) {
+    await assert.rejects(Model.open(runtime, path), failure(status, ...texts));
+    assert.throws(() => Model.openSync(runtime, path), failure(status, ...texts));
+  }
+  await assert.rejects(Model.fromOnnx(runtime, Buffer.from('junk')), failure('INVALID_FILE'));
+  assert.throws(() => Model.fromOnnxSync(runtime, new Uint8Array(9).fill(255)), failure('INVALID_FILE'));
+  await assert.rejects(Model.fromOnnx(runtime, 'text'), failure('INVALID_ARGUMENT', 'bytes'));
+});
+
+test('what a model says of itself', async () => {
+  const graph = new GraphBuilder('sums');
+  const x = graph.input('x', 'f32', ['batch', 3]);
+  graph.bound('batch', 1, 8);
+  const w = graph.constant('w', { shape: [3], data: Float32Array.of(1, 2, 3) });
+  const [y] = graph.node('Add', [x, w], { name: 'sum' });
+  assert.equal(y.type, 'f32[batch, 3]');
+  graph.output('y', y);
+  const model = await graph.build(runtime);
+  assert.deepEqual(model.inputs, [{ name: 'x', type: 'f32[batch, 3]', dtype: 'f32', shape: ['batch', 3] }]);
+  assert.equal(model.outputs[0].name, 'y');
+  const summary = model.summary();
+  assert.equal(summary.name, 'sums');
+  assert.equal(summary.parameters, 3);
+  assert.equal(summary.parameterBytes, 12);
+  assert.deepEqual(summary.symbols, { batch: { min: 1, max: 8 } });
+  assert.equal(summary.ops.Add.nodes, 1);
+  assert.ok(model.memoryFormula.includes('batch'));
+  const report = model.planMemory({ batch: 4 });
+  // 4 * 3 floats.
+  assert.equal(report.outputBytes, 48);
+  assert.equal(report.plannedBytes, report.arenaBytes + report.outputBytes);
+  assert.equal(report.constantBytes, 12);
+  assert.deepEqual(model.planMemoryForShapes({ x: [4, 3] }), report);
+  assert.throws(() => model.planMemory({ rows: 1 }), failure('NOT_FOUND', 'rows', 'batch'));
+  assert.throws(() => model.planMemory({}), failure('INVALID_ARGUMENT', 'batch'));
+  assert.throws(() => model.planMemory({ batch: 9 }), failure('SHAPE_MISMATCH', '9'));
+  assert.throws(() => model.planMemory({ batch: 'four' }), failure('INVALID_ARGUMENT', 'batch'));
+  assert.throws(() => model.planMemoryForShapes({ z: [1] }), failure('NOT_FOUND', 'z'));
+  assert.throws(() => model.planMemoryForShapes({ x: [4, 4] }), failure('SHAPE_MISMATCH', 'x'));
+});
+
+test('a graph that cannot be', async () => {
+  const graph = new GraphBuilder();
+  const x = graph.input('x', 'f32', [2, 3]);
+  const other = new GraphBuilder().input('o', 'f32', [2]);
+  const rows = [
+    [() => graph.input('x', 'f32', [1]), 'INVALID_GRAPH', 'x'],
+    [() => graph.input('n', 'f99', [1]), 'INVALID_ARGUMENT', 'f99'],
+    [() => graph.input('n', 'f32', ['2*']), 'INVALID_ARGUMENT', '2*'],
+    [() => graph.input('n', 'f32', [-1]), 'INVALID_ARGUMENT', '-1'],
+    [() => graph.input('n', 'f32', 'n'), 'INVALID_ARGUMENT', 'shape'],
+    [() => graph.input(3, 'f32', []), 'INVALID_ARGUMENT', 'name'],
+    [() => graph.bound('n', 5, 2), 'INVALID_ARGUMENT'],
+    [() => graph.constant('c', { shape: [2], data: new Float32Array(3) }), 'SHAPE_MISMATCH', 'c'],
+    [() => graph.constant('c', 5), 'INVALID_ARGUMENT', 'c'],
+    [() => graph.node('Teleport', [x]), 'UNSUPPORTED', 'Teleport'],
+    [() => graph.node('Relu', [x], { attrs: 'colour = 1' }), 'UNSUPPORTED', 'colour'],
+    [() => graph.node('Relu', [other]), 'INVALID_ARGUMENT', 'another graph'],
+    [() => graph.node('Relu', [{}]), 'INVALID_ARGUMENT', 'inputs[0]'],
+    [() => graph.node('Relu', x), 'INVALID_ARGUMENT', 'inputs'],
+    [() => graph.node('MatMul', [x, x]), 'SHAPE_MISMATCH'],
+    [() => graph.node('Relu', [x], { outputs: -1 }), 'INVALID_ARGUMENT', 'outputs'],
+    [() => graph.output('y', 'x'), 'INVALID_ARGUMENT', 'value'],
+    [() => new GraphBuilder(5), 'INVALID_ARGUMENT', 'name'],
+  ];
+  for (const [call, status, ...texts] of rows) {
+    assert.throws(call, failure(status, ...texts), call.toString());
+  }
+  await assert.rejects(graph.build(runtime), failure('INVALID_GRAPH', 'output'));
+  await assert.rejects(graph.build(), failure('INVALID_ARGUMENT', 'runtime'));
+  graph.output('y', graph.node('Relu', [x])[0]);
+  assert.equal((await graph.build(runtime)).outputs.length, 1);
+});
+
+test('the encoder gives the stored tokens and vectors', async () => {
+  const { cases: expected } = JSON.parse(readFileSync(join(encoder, 'expected.json'), 'utf8'));
+  const bytes = readFileSync(join(encoder, 'expected.safetensors'));
+  const header = Number(bytes.readBigUInt64LE(0));
+  const info = JSON.parse(bytes.toString('utf8', 8, 8 + header)).embeddings;
+  const data = bytes.subarray(8 + header + info.data_offsets[0], 8 + header + info.data_offsets[1]);
+  const [count, width] = info.shape;
+  const embedder = await Embedder.open(runtime, encoder);
+  assert.equal(embedder.dim, width);
+  const texts = expected.map((entry) => entry.text);
+  assert.equal(texts.length, count);
+  for (const { text, ids } of expected) assert.deepEqual([...embedder.tokenize(text)], ids);
+  const vectors = await embedder.embed(texts);
+  vectors.forEach((vector, row) => {
+    assert.equal(vector.length, width);
+    vector.forEach((value, i) => {
+      const want = data.readFloatLE(4 * (row * width + i));
+      assert.ok(Math.abs(value - want) <= 1e-5 * Math.max(1, Math.abs(want)), `text ${row}, component ${i}`);
+    });
+  });
+  assert.deepEqual(embedder.embedSync(texts), vectors);
+  const [alone] = await embedder.embed([texts[3]]);
+  assert.deepEqual(alone, vectors[3]);
+});
+
+test('the embedder and its errors', async () => {
+  await assert.rejects(Embedder.open(runtime, join(repository, 'nowhere')), failure('IO', 'nowhere'));
+  const embedder = Embedder.openSync(runtime, encoder);
+  assert.ok(embedder.maxTokens > 0);
+  assert.deepEqual(await embedder.embed([]), []);
+  assert.deepEqual(embedder.embedSync([]), []);
+  await assert.rejects(embedder.embed('text'), failure('INVALID_ARGUMENT', 'texts'));
+  await assert.rejects(embedder.embed(['a', 3]), failure('INVALID_ARGUMENT', 'texts'));
+  assert.throws(() => embedder.tokenize(3), failure('INVALID_ARGUMENT', 'text'));
+  await assert.rejects(embedder.embed(['a'], { signal: AbortSignal.abort() }), failure('CANCELLED'));
+  await assert.rejects(embedder.embed(['a'], { timeoutMs: 0 }), failure('TIMEOUT'));
+  const running = embedder.embed(Array.from({ length: 50 }, (_, i) => `text ${i}`));
+  embedder.close();
+  assert.equal((await running).length, 50);
+  await assert.rejects(embedder.embed(['a']), failure('INVALID_STATE', 'embedder'));
+  assert.throws(() => embedder.embedSync(['a']), failure('INVALID_STATE'));
+  assert.throws(() => embedder.tokenize('a'), failure('INVALID_STATE'));
+  assert.throws(() => embedder.dim, failure('INVALID_STATE'));
+  assert.throws(() => embedder.maxTokens, failure('INVALID_STATE'));
+});
+
+test('an error of a run names its node', async () => {
+  const graph = new GraphBuilder();
+  const x = graph.input('x', 'f32', [2]);
+  const i = graph.input('i', 'i64', [1]);
+  graph.output('y', graph.node('Gather', [x, i], { name: 'pick', attrs: 'axis = 0' })[0]);
+  const session = (await graph.build(runtime)).session();
+  const inputs = {
+    x: { shape: [2], data: new Float32Array(2) },
+    i: { shape: [1], data: BigInt64Array.of(5n) },
+  };
+  await assert.rejects(session.run(inputs), (e) => failure('INVALID_ARGUMENT', '5')(e) && e.node === 'pick');
+});

@@ -1,0 +1,249 @@
+//! Options that several commands share.
+
+use clap::Args;
+use deepseek::{
+    Code, DType, Error, Model, ModelOptions, Result, RunOptions, Runtime, RuntimeOptions, Tensor,
+    Type,
+};
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// The model and how it runs.
+#[derive(Args)]
+pub struct ModelArgs {
+    /// An .onnx file, or a Hugging Face directory with config.json and safetensors weights.
+    pub model: PathBuf,
+    /// Where to run: `cpu`.
+    #[arg(long, default_value = "cpu")]
+    pub device: String,
+    /// Arithmetic: `f32`.
+    #[arg(long, default_value = "f32")]
+    pub precision: String,
+    /// Computing threads [default: DEEPSEEK_NUM_THREADS, else all cores].
+    #[arg(long)]
+    pub threads: Option<usize>,
+    /// Instruction-set level instead of the best: `scalar`, `avx2` or `avx512`.
+    #[arg(long)]
+    pub isa: Option<String>,
+    /// Bytes that runs may hold for working memory; what is too large for the given shapes runs
+    /// in blocks of rows.
+    #[arg(long, value_name = "BYTES")]
+    pub memory_budget: Option<u64>,
+    /// Run nothing in blocks of rows, unless the budget asks for it.
+    #[arg(long)]
+    pub whole: bool,
+}
+
+impl ModelArgs {
+    /// A runtime as asked for.
+    pub fn runtime(&self) -> Result<Runtime> {
+        if self.device != "cpu" {
+            return Err(Error::new(
+                Code::Unsupported,
+                format!("device '{}' is not supported yet; use cpu", self.device),
+            ));
+        }
+        if !matches!(self.precision.as_str(), "f32" | "float32") {
+            return Err(Error::new(
+                Code::Unsupported,
+                format!("precision '{}' is not supported yet; use f32", self.precision),
+            ));
+        }
+        if self.threads == Some(0) {
+            return Err(Error::new(Code::InvalidArgument, "--threads is 0, expected 1 to 1024"));
+        }
+        let isa = match &self.isa {
+            None => None,
+            Some(name) => {
+                let level = deepseek::isa::Level::from_name(name).ok_or_else(|| {
+                    let text = format!("--isa is '{name}', expected scalar, avx2 or avx512");
+                    Error::new(Code::InvalidArgument, text)
+                })?;
+                Some(deepseek::isa::at(level)?)
+            }
+        };
+        Runtime::new(&deepseek::options_from_env(RuntimeOptions {
+            threads: self.threads.unwrap_or(0),
+            memory_budget_bytes: self.memory_budget.unwrap_or(0),
+            isa,
+        })?)
+    }
+
+    /// The model, opened.
+    pub fn open(&self) -> Result<Model> {
+        self.open_for(&[])
+    }
+
+    /// The model, opened so that the budget holds for the given shapes.
+    pub fn open_for(&self, shapes: &[Shape]) -> Result<Model> {
+        let memory_budget_bytes = self.memory_budget.unwrap_or(0);
+        let shapes = shapes.iter().filter(|_| memory_budget_bytes > 0);
+        let shapes = shapes.map(|s| (s.name.clone(), s.extents.clone())).collect();
+        let options = ModelOptions { memory_budget_bytes, whole: self.whole, shapes };
+        Model::open_with(&self.model, &self.runtime()?, &options)
+    }
+}
+
+/// A deadline.
+#[derive(Args)]
+pub struct TimeoutArgs {
+    /// Give up after this many milliseconds.
+    #[arg(long, value_name = "MS")]
+    pub timeout_ms: Option<u64>,
+}
+
+impl TimeoutArgs {
+    /// Options of a run.
+    pub fn run_options(&self) -> RunOptions {
+        RunOptions { timeout: self.timeout_ms.map(Duration::from_millis), ..Default::default() }
+    }
+}
+
+/// Shapes of inputs, `NAME=1x3x224x224[:dtype]`.
+#[derive(Args)]
+pub struct ShapeArgs {
+    /// Shape of an input, once for each; nothing after `=` is a scalar.
+    #[arg(long = "shape", value_name = "NAME=1x3x224x224[:dtype]")]
+    pub shapes: Vec<String>,
+}
+
+/// One parsed `--shape`.
+pub struct Shape {
+    /// Input.
+    pub name: String,
+    /// Extents.
+    pub extents: Vec<usize>,
+    /// Element type, if given.
+    pub dtype: Option<DType>,
+}
+
+impl ShapeArgs {
+    /// The shapes.
+    pub fn parse(&self) -> Result<Vec<Shape>> {
+        self.shapes.iter().map(|s| parse_shape(s)).collect()
+    }
+
+    /// The shape of every input of the model: given, or fixed by the model.
+    pub fn complete(&self, model: &Model) -> Result<Vec<Shape>> {
+        let mut given = self.parse()?;
+        for shape in &given {
+            if !model.inputs().iter().any(|s| s.name == shape.name) {
+                let names: Vec<_> = model.inputs().iter().map(|s| s.name.as_str()).collect();
+                return Err(Error::new(
+                    Code::NotFound,
+                    format!("--shape {}: the inputs are {}", shape.name, names.join(", ")),
+                ));
+            }
+        }
+        for spec in model.inputs() {
+            if given.iter().any(|s| s.name == spec.name) {
+                continue;
+            }
+            let fixed = match &spec.ty {
+                Type::Tensor(_, Some(dims)) => dims
+                    .iter()
+                    .map(|d| d.as_const().and_then(|n| usize::try_from(n).ok()))
+                    .collect::<Option<Vec<_>>>(),
+                _ => None,
+            };
+            match fixed {
+                Some(extents) => {
+                    given.push(Shape { name: spec.name.clone(), extents, dtype: None });
+                }
+                None => {
+                    return Err(Error::new(
+                        Code::InvalidArgument,
+                        format!(
+                            "input '{}' is {}; give its shape with --shape {}=…",
+                            spec.name, spec.ty, spec.name
+                        ),
+                    ));
+                }
+            }
+        }
+        Ok(given)
+    }
+}
+
+fn parse_shape(text: &str) -> Result<Shape> {
+    let wrong = |why: &str| {
+        Error::new(
+            Code::InvalidArgument,
+            format!("--shape '{text}': {why}; write NAME=1x3x224x224 or NAME=1x128:int64"),
+        )
+    };
+    let (name, rest) = text.split_once('=').ok_or_else(|| wrong("no '='"))?;
+    let (extents, dtype) = match rest.split_once(':') {
+        Some((extents, dtype)) => (extents, Some(DType::parse(dtype)?)),
+        None => (rest, None),
+    };
+    let extents = if extents.is_empty() {
+        Vec::new()
+    } else {
+        extents
+            .split('x')
+            .map(|d| d.parse().map_err(|_| wrong(&format!("'{d}' is not an extent"))))
+            .collect::<Result<_>>()?
+    };
+    Ok(Shape { name: name.to_owned(), extents, dtype })
+}
+
+/// Seeded inputs: floats uniform in [0, 1), integers 0 or 1, bools either, empty strings.
+pub fn random_inputs(model: &Model, shapes: &[Shape], seed: u64) -> Result<Vec<(String, Tensor)>> {
+    let mut state = seed.wrapping_mul(2).wrapping_add(1);
+    // PCG XSH-RR (O'Neill, 2014).
+    let mut next = move || {
+        let old = state;
+        state = old.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        ((((old >> 18) ^ old) >> 27) as u32).rotate_right((old >> 59) as u32)
+    };
+    shapes
+        .iter()
+        .map(|shape| {
+            let spec = model.inputs().iter().find(|s| s.name == shape.name);
+            let declared = match spec.map(|s| &s.ty) {
+                Some(Type::Tensor(dtype, _)) => *dtype,
+                _ => {
+                    let text = format!("input '{}' is not a tensor; use run", shape.name);
+                    return Err(Error::new(Code::Unsupported, text));
+                }
+            };
+            let dtype = shape.dtype.unwrap_or(declared);
+            let zeros = Tensor::zeros(dtype, &shape.extents)?;
+            let n = zeros.len();
+            let unit = |r: u32| (r >> 8) as f32 / (1u32 << 24) as f32;
+            let tensor = match dtype {
+                DType::String => zeros,
+                DType::F32 => {
+                    Tensor::from_vec(&shape.extents, (0..n).map(|_| unit(next())).collect())?
+                }
+                DType::F64 => {
+                    let data = (0..n).map(|_| f64::from(unit(next()))).collect::<Vec<_>>();
+                    Tensor::from_vec(&shape.extents, data)?
+                }
+                // One half-word of a float below one half: positive and finite in f16 and bf16.
+                DType::F16 | DType::BF16 => {
+                    let data = (0..n).map(|_| 0x3800 | (next() >> 28) as u16).collect::<Vec<_>>();
+                    Tensor::from_vec(&shape.extents, data)?.bitcast(dtype)?
+                }
+                _ => {
+                    let width = dtype.bits().div_ceil(8);
+                    let mut bytes = vec![0u8; dtype.bytes_for(n)?];
+                    bytes.iter_mut().step_by(width).for_each(|b| *b = (next() >> 31) as u8);
+                    Tensor::from_bytes(dtype, &shape.extents, &bytes)?
+                }
+            };
+            Ok((shape.name.clone(), tensor))
+        })
+        .collect()
+}
+
+/// `bytes` for a person.
+pub fn human_bytes(bytes: u64) -> String {
+    match bytes {
+        0..1024 => format!("{bytes} B"),
+        1024..1_048_576 => format!("{:.1} KiB", bytes as f64 / 1024.0),
+        1_048_576..1_073_741_824 => format!("{:.1} MiB", bytes as f64 / 1_048_576.0),
+        _ => format!("{:.2} GiB", bytes as f64 / 1_073_741_824.0),
+    }
+}

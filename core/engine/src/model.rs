@@ -1,0 +1,362 @@
+//! A loaded model.
+
+use crate::{Runtime, Session};
+use deepseek_graph::{Bindings, Dim, Graph, Type, ValueId};
+use deepseek_runtime::{Cut, LowerOptions, MemoryReport, Plan, Ragged};
+use deepseek_tensor::{Result, bail, ensure, err};
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::{Arc, OnceLock};
+
+/// A graph lowered for a runtime, with its weights. Immutable and shared: clones
+/// refer to the same model, and any thread may use it.
+#[derive(Clone)]
+pub struct Model(Arc<Inner>);
+
+struct Inner {
+    plan: Arc<Plan>,
+    /// What the plan was made from, before it was cut into blocks of rows.
+    prepared: Graph,
+    inputs: Vec<TensorSpec>,
+    outputs: Vec<TensorSpec>,
+    source: String,
+    ragged: OnceLock<Result<Ragged>>,
+}
+
+/// Name and type of an input or output.
+#[derive(Clone, Debug)]
+pub struct TensorSpec {
+    /// Name.
+    pub name: String,
+    /// Type; extents may be symbolic.
+    pub ty: Type,
+}
+
+/// How a model is opened. The default runs in blocks of rows what costs no time to run so, and
+/// sets no bound.
+#[derive(Clone, Debug, Default)]
+pub struct ModelOptions {
+    /// Bytes that a run may take beyond the weights; 0 sets no bound. What is too large is cut
+    /// into blocks of rows until runs fit; a run that takes more all the same is refused.
+    pub memory_budget_bytes: u64,
+    /// Run nothing in blocks of rows, unless the budget asks for it.
+    pub whole: bool,
+    /// Shapes of inputs for which the budget must hold, else opening fails. Where there are none,
+    /// the upper bounds of the model's symbols count, if all have one.
+    pub shapes: Vec<(String, Vec<usize>)>,
+}
+
+/// What `inspect` shows.
+#[derive(Clone, Debug)]
+pub struct ModelSummary {
+    /// Where the model came from, e.g. `onnx`.
+    pub source: String,
+    /// Name of the graph.
+    pub name: String,
+    /// Number of nodes, subgraphs not counted.
+    pub nodes: usize,
+    /// How often each operator occurs, and on how many of those nodes a kernel of
+    /// this machine (rather than the scalar reference) runs.
+    pub ops: BTreeMap<String, (usize, usize)>,
+    /// Number of constant elements.
+    pub parameters: u64,
+    /// Bytes of the constants.
+    pub parameter_bytes: u64,
+    /// Symbols with their bounds: least, and greatest where there is one.
+    pub symbols: BTreeMap<String, (i64, Option<i64>)>,
+}
+
+impl Model {
+    /// Opens a model: an `.onnx` file, or a directory with a Hugging Face
+    /// `config.json` and safetensors weights.
+    ///
+    /// # Errors
+    /// `Io` if the path cannot be read; `InvalidFile`, `InvalidGraph` if it is not
+    /// what it claims to be; `Unsupported` naming the format, operator or field.
+    pub fn open(path: impl AsRef<Path>, runtime: &Runtime) -> Result<Model> {
+        Model::open_with(path, runtime, &ModelOptions::default())
+    }
+
+    /// As [`Model::open`], with options.
+    ///
+    /// # Errors
+    /// As [`Model::open`]; `BudgetExceeded` naming the least number of bytes that would do;
+    /// `NotFound` or `ShapeMismatch` for a shape that fits no input.
+    pub fn open_with(
+        path: impl AsRef<Path>,
+        runtime: &Runtime,
+        options: &ModelOptions,
+    ) -> Result<Model> {
+        let path = path.as_ref();
+        let meta = std::fs::metadata(path).map_err(|e| {
+            err!(Io, "cannot open '{}': {e}; check the path and its permissions", path.display())
+        })?;
+        if meta.is_dir() {
+            let model = deepseek_import::hf::load(path)?;
+            return Model::lower(model.graph, runtime, "huggingface", options);
+        }
+        let extension = path.extension().and_then(|e| e.to_str()).unwrap_or_default();
+        match extension.to_ascii_lowercase().as_str() {
+            "onnx" => Model::lower(deepseek_import::onnx::load(path)?, runtime, "onnx", options),
+            "gguf" | "deepseek" => bail!(
+                Unsupported,
+                "'{}': .{extension} files are not supported yet; use .onnx or a Hugging Face directory",
+                path.display()
+            ),
+            _ => bail!(
+                Unsupported,
+                "'{}' is not a known model format; use an .onnx file or a Hugging Face directory",
+                path.display()
+            ),
+        }
+    }
+
+    /// Loads an ONNX model from memory. External data is refused: it has no directory.
+    ///
+    /// # Errors
+    /// As [`Model::open`].
+    pub fn from_onnx_bytes(bytes: &[u8], runtime: &Runtime) -> Result<Model> {
+        Model::from_onnx_bytes_with(bytes, runtime, &ModelOptions::default())
+    }
+
+    /// As [`Model::from_onnx_bytes`], with options.
+    ///
+    /// # Errors
+    /// As [`Model::open_with`].
+    pub fn from_onnx_bytes_with(
+        bytes: &[u8],
+        runtime: &Runtime,
+        options: &ModelOptions,
+    ) -> Result<Model> {
+        let graph = deepseek_import::onnx::load_bytes(bytes, None)?;
+        Model::lower(graph, runtime, "onnx", options)
+    }
+
+    /// Lowers a graph of the intermediate representation.
+    ///
+    /// # Errors
+    /// `InvalidGraph` if there is no output; what lowering reports.
+    pub fn from_graph(graph: Graph, runtime: &Runtime) -> Result<Model> {
+        Model::from_graph_with(graph, runtime, &ModelOptions::default())
+    }
+
+    /// As [`Model::from_graph`], with options.
+    ///
+    /// # Errors
+    /// As [`Model::from_graph`] and [`Model::open_with`].
+    pub fn from_graph_with(
+        graph: Graph,
+        runtime: &Runtime,
+        options: &ModelOptions,
+    ) -> Result<Model> {
+        ensure!(
+            !graph.outputs().is_empty(),
+            InvalidGraph,
+            "graph '{}' has no output; add one",
+            graph.name
+        );
+        Model::lower(graph, runtime, "graph", options)
+    }
+
+    fn lower(
+        graph: Graph,
+        runtime: &Runtime,
+        source: &str,
+        options: &ModelOptions,
+    ) -> Result<Model> {
+        let spec = |graph: &Graph, name: &str, id: ValueId| TensorSpec {
+            name: name.to_owned(),
+            ty: graph.fact(id).ty.clone(),
+        };
+        let at = match options.shapes.is_empty() {
+            true => None,
+            false => {
+                let inputs = graph.inputs().iter();
+                let inputs: Vec<TensorSpec> =
+                    inputs.map(|id| spec(&graph, &graph.value(*id).name, *id)).collect();
+                let shapes: Vec<(&str, &[usize])> =
+                    options.shapes.iter().map(|(n, s)| (n.as_str(), s.as_slice())).collect();
+                Some(bind_shapes(&inputs, &shapes)?)
+            }
+        };
+        let options = LowerOptions {
+            whole: options.whole,
+            memory_budget_bytes: options.memory_budget_bytes,
+            at,
+        };
+        let prepared = deepseek_runtime::prepare(graph)?;
+        let plan = Arc::new(deepseek_runtime::lower(&prepared, runtime, &options)?);
+        let graph = plan.graph();
+        let inputs =
+            graph.inputs().iter().map(|id| spec(graph, &graph.value(*id).name, *id)).collect();
+        let outputs = graph.outputs().iter().map(|(name, id)| spec(graph, name, *id)).collect();
+        let (source, ragged) = (source.to_owned(), OnceLock::new());
+        Ok(Model(Arc::new(Inner { plan, prepared, inputs, outputs, source, ragged })))
+    }
+
+    /// The inputs, in order.
+    pub fn inputs(&self) -> &[TensorSpec] {
+        &self.0.inputs
+    }
+
+    /// The outputs, in order.
+    pub fn outputs(&self) -> &[TensorSpec] {
+        &self.0.outputs
+    }
+
+    /// A new session.
+    pub fn session(&self) -> Session {
+        Session::new(self.clone())
+    }
+
+    /// The runtime the model was lowered for.
+    pub fn runtime(&self) -> &Runtime {
+        self.0.plan.runtime()
+    }
+
+    pub(crate) fn plan(&self) -> &Arc<Plan> {
+        &self.0.plan
+    }
+
+    /// The packed form of the model, which runs sequences of different lengths without padding
+    /// (see [`Session::run_ragged`]). Made at the first call; weights are shared, but a second
+    /// plan packs them for its kernels once more.
+    ///
+    /// # Errors
+    /// `Unsupported` if the model has none, naming the node that mixes the rows of sequences and
+    /// why; what lowering reports.
+    pub fn ragged(&self) -> Result<&Ragged> {
+        let make = || Ragged::new(&self.0.prepared, self.0.plan.runtime());
+        self.0.ragged.get_or_init(make).as_ref().map_err(Clone::clone)
+    }
+
+    /// Exact bytes of a ragged run of sequences with the given lengths.
+    ///
+    /// # Errors
+    /// As [`Model::ragged`]; `InvalidArgument` for no or an empty sequence, or naming a symbol
+    /// that lengths leave open; `ShapeMismatch` for a length outside the model's bounds.
+    pub fn plan_memory_for_lengths(&self, lengths: &[usize]) -> Result<MemoryReport> {
+        self.ragged()?.memory(lengths)
+    }
+
+    /// Bytes of a run beyond the weights as a formula over the model's symbols. For a shape
+    /// that is packed anew a run takes less; [`Model::plan_memory`] says how much.
+    pub fn memory_formula(&self) -> Dim {
+        self.0.plan.memory_formula()
+    }
+
+    /// Exact bytes of a run whose symbols have the given values.
+    ///
+    /// # Errors
+    /// `NotFound` for a symbol the model does not have; `InvalidArgument` naming a
+    /// symbol without a value; `ShapeMismatch` for a value outside its bounds.
+    pub fn plan_memory(&self, symbols: &[(&str, i64)]) -> Result<MemoryReport> {
+        let known = self.symbols();
+        let mut bindings = Bindings::default();
+        for (name, value) in symbols {
+            ensure!(
+                known.contains_key(*name),
+                NotFound,
+                "the model has no symbol '{name}'; it has {}",
+                known.keys().map(|s| format!("'{s}'")).collect::<Vec<_>>().join(", ")
+            );
+            bindings
+                .unify(&Dim::sym(name), *value)
+                .map_err(|e| err!(InvalidArgument, "symbol '{name}': {e}"))?;
+        }
+        self.0.plan.memory(&bindings)
+    }
+
+    /// Bytes that no run within the bounds of the model's symbols exceeds; what
+    /// the run at the upper bounds takes, where all sizes grow with every symbol.
+    ///
+    /// # Errors
+    /// `InvalidArgument` naming a symbol without an upper bound.
+    pub fn plan_memory_within_bounds(&self) -> Result<MemoryReport> {
+        self.0.plan.memory_within_bounds()
+    }
+
+    /// Exact bytes of a run whose inputs have the given shapes.
+    ///
+    /// # Errors
+    /// `NotFound` for an unknown input, `ShapeMismatch` if a shape does not fit,
+    /// `InvalidArgument` naming a symbol that the shapes leave open.
+    pub fn plan_memory_for_shapes(&self, shapes: &[(&str, &[usize])]) -> Result<MemoryReport> {
+        self.0.plan.memory(&bind_shapes(&self.0.inputs, shapes)?)
+    }
+
+    /// What runs in blocks of rows for inputs of the given shapes, what that saves and costs.
+    ///
+    /// # Errors
+    /// As [`Model::plan_memory_for_shapes`].
+    pub fn plan_cuts_for_shapes(&self, shapes: &[(&str, &[usize])]) -> Result<Vec<Cut>> {
+        self.0.plan.cuts(&bind_shapes(&self.0.inputs, shapes)?)
+    }
+
+    fn symbols(&self) -> BTreeMap<String, (i64, Option<i64>)> {
+        let bounds = self.0.plan.graph().bounds();
+        let mut out = BTreeMap::new();
+        for spec in &self.0.inputs {
+            let Type::Tensor(_, Some(dims)) = &spec.ty else { continue };
+            for symbol in dims.iter().flat_map(Dim::symbols) {
+                out.insert(symbol.name().to_owned(), bounds.get(&symbol));
+            }
+        }
+        out
+    }
+
+    /// What the model consists of.
+    pub fn summary(&self) -> ModelSummary {
+        let graph = self.0.plan.graph();
+        let mut ops: BTreeMap<String, (usize, usize)> = BTreeMap::new();
+        let parameters = self.0.plan.parameters();
+        let kernels = self.0.plan.inner_kernels();
+        for (node, kernel) in &kernels {
+            let entry = ops.entry(node.op.name().to_owned()).or_default();
+            entry.0 += 1;
+            entry.1 += usize::from(*kernel != "reference");
+        }
+        ModelSummary {
+            source: self.0.source.clone(),
+            name: graph.name.clone(),
+            nodes: kernels.len(),
+            ops,
+            parameters: parameters.iter().map(|t| t.len() as u64).sum(),
+            parameter_bytes: parameters.iter().map(|t| t.size_bytes() as u64).sum(),
+            symbols: self.symbols(),
+        }
+    }
+}
+
+/// What shapes of inputs say about the symbols.
+fn bind_shapes(inputs: &[TensorSpec], shapes: &[(&str, &[usize])]) -> Result<Bindings> {
+    let mut bindings = Bindings::default();
+    for (name, shape) in shapes {
+        let spec = inputs.iter().find(|s| s.name == *name).ok_or_else(|| {
+            err!(NotFound, "no input named '{name}'; the inputs are {}", input_names(inputs))
+        })?;
+        let Type::Tensor(_, Some(dims)) = &spec.ty else { continue };
+        ensure!(
+            dims.len() == shape.len(),
+            ShapeMismatch,
+            "input '{name}' takes {}, got {shape:?}",
+            spec.ty
+        );
+        for (dim, &extent) in dims.iter().zip(*shape) {
+            bindings.unify(dim, extent as i64).map_err(|e| {
+                err!(ShapeMismatch, "input '{name}' takes {}, got {shape:?}: {e}", spec.ty)
+            })?;
+        }
+    }
+    Ok(bindings)
+}
+
+fn input_names(inputs: &[TensorSpec]) -> String {
+    inputs.iter().map(|s| format!("'{}'", s.name)).collect::<Vec<_>>().join(", ")
+}
+
+impl std::fmt::Debug for Model {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Model({}, {} nodes)", self.0.source, self.0.plan.graph().nodes().len())
+    }
+}

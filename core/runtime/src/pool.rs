@@ -1,0 +1,311 @@
+//! One thread pool per runtime.
+//!
+//! A call splits its work into numbered tasks; the caller takes tasks like any
+//! worker, so a pool of one thread has no threads at all. Several callers may use
+//! the pool at once: each has a job of its own, and idle workers help the oldest.
+//! Workers sleep when there is nothing to do. Only while a model is running (an
+//! [`ActiveRun`] lives) does a worker that ran dry look again for a few
+//! microseconds before it sleeps, because the next operator is about to start; an
+//! idle process uses no processor time.
+
+use deepseek_kernels_cpu::Parallel;
+use parking_lot::{Condvar, Mutex};
+use std::any::Any;
+use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+/// How long a worker looks for the next job while a model is running.
+const SPIN: Duration = Duration::from_micros(20);
+
+/// A fixed set of worker threads; see the module's head.
+pub struct ThreadPool {
+    shared: Arc<Shared>,
+    workers: Vec<JoinHandle<()>>,
+}
+
+struct Shared {
+    queue: Mutex<Queue>,
+    wake: Condvar,
+    /// Jobs pushed so far: lets a spinning worker see news without the lock.
+    pushed: AtomicUsize,
+    /// Models running right now.
+    active: AtomicUsize,
+}
+
+#[derive(Default)]
+struct Queue {
+    jobs: VecDeque<Arc<Job>>,
+    closed: bool,
+}
+
+/// One call of [`Parallel::run`].
+struct Job {
+    body: Body,
+    tasks: usize,
+    next: AtomicUsize,
+    done: Mutex<Done>,
+    finished: Condvar,
+}
+
+#[derive(Default)]
+struct Done {
+    count: usize,
+    panic: Option<Box<dyn Any + Send>>,
+}
+
+/// The caller's closure with its lifetime erased.
+struct Body(*const (dyn Fn(usize) + Sync));
+
+// SAFETY: the closure is `Sync`, and `ThreadPool::run` keeps it alive until no
+// worker can call it any more.
+unsafe impl Send for Body {}
+// SAFETY: as above.
+unsafe impl Sync for Body {}
+
+impl Job {
+    /// Takes and runs tasks until none is left.
+    fn help(&self) {
+        let mut ran = 0;
+        let mut panic = None;
+        loop {
+            let task = self.next.fetch_add(1, Ordering::Relaxed);
+            if task >= self.tasks {
+                break;
+            }
+            // SAFETY: this task is not counted as done yet, and `ThreadPool::run` returns
+            // only when all are, so the closure is still alive.
+            let body = unsafe { &*self.body.0 };
+            if let Err(p) = catch_unwind(AssertUnwindSafe(|| body(task))) {
+                panic = Some(p);
+            }
+            ran += 1;
+        }
+        if ran > 0 {
+            let mut done = self.done.lock();
+            done.count += ran;
+            if panic.is_some() {
+                done.panic = panic;
+            }
+            if done.count == self.tasks {
+                self.finished.notify_all();
+            }
+        }
+    }
+
+    fn exhausted(&self) -> bool {
+        self.next.load(Ordering::Relaxed) >= self.tasks
+    }
+}
+
+impl ThreadPool {
+    /// A pool that computes with `threads` threads, the caller's among them.
+    /// Workers that the system refuses to start are done without.
+    pub fn new(threads: usize) -> Self {
+        let shared = Arc::new(Shared {
+            queue: Mutex::default(),
+            wake: Condvar::new(),
+            pushed: AtomicUsize::new(0),
+            active: AtomicUsize::new(0),
+        });
+        let workers = (1..threads)
+            .map_while(|i| {
+                let shared = shared.clone();
+                std::thread::Builder::new()
+                    .name(format!("deepseek-{i}"))
+                    .spawn(move || shared.work())
+                    .ok()
+            })
+            .collect();
+        ThreadPool { shared, workers }
+    }
+
+    /// Says that a model is running until the guard is dropped.
+    pub fn activate(&self) -> ActiveRun<'_> {
+        self.shared.active.fetch_add(1, Ordering::Relaxed);
+        ActiveRun(&self.shared)
+    }
+}
+
+/// See [`ThreadPool::activate`].
+pub struct ActiveRun<'a>(&'a Shared);
+
+impl Drop for ActiveRun<'_> {
+    fn drop(&mut self) {
+        self.0.active.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+// SAFETY: a job hands out each index once through its counter, is helped by its caller and the
+// workers only (`threads` in all), and `run` returns when every task is done.
+unsafe impl Parallel for ThreadPool {
+    fn threads(&self) -> usize {
+        self.workers.len() + 1
+    }
+
+    fn run(&self, tasks: usize, body: &(dyn Fn(usize) + Sync)) {
+        if tasks <= 1 || self.workers.is_empty() {
+            (0..tasks).for_each(body);
+            return;
+        }
+        // SAFETY: only the lifetime is erased. `wait` below returns when all tasks are
+        // done, so no call of the closure begins or runs after this function.
+        let body = unsafe {
+            std::mem::transmute::<*const (dyn Fn(usize) + Sync + '_), *const (dyn Fn(usize) + Sync)>(
+                body,
+            )
+        };
+        let job = Arc::new(Job {
+            body: Body(body),
+            tasks,
+            next: AtomicUsize::new(0),
+            done: Mutex::default(),
+            finished: Condvar::new(),
+        });
+        self.shared.queue.lock().jobs.push_back(job.clone());
+        self.shared.pushed.fetch_add(1, Ordering::Release);
+        if tasks == 2 {
+            self.shared.wake.notify_one();
+        } else {
+            self.shared.wake.notify_all();
+        }
+        job.help();
+        self.shared.queue.lock().jobs.retain(|j| !Arc::ptr_eq(j, &job));
+        if let Some(panic) = wait(&job) {
+            resume_unwind(panic);
+        }
+    }
+}
+
+/// Waits until every task of `job` is done: the last task of a worker is about as
+/// long as the caller's own, so it looks for a moment before it sleeps.
+fn wait(job: &Job) -> Option<Box<dyn Any + Send>> {
+    let start = Instant::now();
+    loop {
+        let mut done = job.done.lock();
+        if done.count == job.tasks {
+            return done.panic.take();
+        }
+        if start.elapsed() > SPIN {
+            job.finished.wait(&mut done);
+        } else {
+            drop(done);
+            (0..64).for_each(|_| std::hint::spin_loop());
+        }
+    }
+}
+
+impl Shared {
+    fn work(&self) {
+        while let Some(job) = self.next_job() {
+            job.help();
+        }
+    }
+
+    /// The oldest job with tasks left; `None` when the pool closes.
+    fn next_job(&self) -> Option<Arc<Job>> {
+        loop {
+            let mut queue = self.queue.lock();
+            if queue.closed {
+                return None;
+            }
+            if let Some(job) = queue.jobs.iter().find(|j| !j.exhausted()) {
+                return Some(job.clone());
+            }
+            let seen = self.pushed.load(Ordering::Acquire);
+            if self.active.load(Ordering::Relaxed) > 0 {
+                drop(queue);
+                if self.spin_for_news(seen) {
+                    continue;
+                }
+                queue = self.queue.lock();
+                if queue.closed || queue.jobs.iter().any(|j| !j.exhausted()) {
+                    continue;
+                }
+            }
+            self.wake.wait(&mut queue);
+        }
+    }
+
+    fn spin_for_news(&self, seen: usize) -> bool {
+        let start = Instant::now();
+        while start.elapsed() < SPIN {
+            if self.pushed.load(Ordering::Acquire) != seen {
+                return true;
+            }
+            (0..64).for_each(|_| std::hint::spin_loop());
+        }
+        false
+    }
+}
+
+impl Drop for ThreadPool {
+    fn drop(&mut self) {
+        self.shared.queue.lock().closed = true;
+        self.shared.wake.notify_all();
+        let me = std::thread::current().id();
+        for worker in self.workers.drain(..) {
+            // The last reference may be dropped on a worker; it cannot wait for itself.
+            if worker.thread().id() != me {
+                // A worker never panics: tasks are caught.
+                let _ = worker.join();
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_task_runs_once_whoever_calls() {
+        for threads in [1, 2, 5] {
+            let pool = ThreadPool::new(threads);
+            std::thread::scope(|s| {
+                for _ in 0..3 {
+                    s.spawn(|| {
+                        let _active = pool.activate();
+                        for tasks in [0usize, 1, 2, 3, 100, 1000] {
+                            let counts: Vec<AtomicUsize> =
+                                (0..tasks).map(|_| AtomicUsize::new(0)).collect();
+                            pool.run(tasks, &|i| {
+                                counts[i].fetch_add(1, Ordering::Relaxed);
+                            });
+                            assert!(counts.iter().all(|c| c.load(Ordering::Relaxed) == 1));
+                        }
+                    });
+                }
+            });
+        }
+    }
+
+    #[test]
+    fn nested_calls_do_not_deadlock() {
+        let pool = ThreadPool::new(2);
+        let sum = AtomicUsize::new(0);
+        pool.run(8, &|i| {
+            pool.run(8, &|j| {
+                sum.fetch_add(i * j, Ordering::Relaxed);
+            })
+        });
+        assert_eq!(sum.into_inner(), 28 * 28);
+    }
+
+    #[test]
+    fn a_panicking_task_reaches_the_caller_and_the_pool_lives_on() {
+        let pool = ThreadPool::new(3);
+        let caught = catch_unwind(AssertUnwindSafe(|| {
+            pool.run(10, &|i| assert!(i != 7, "task seven"));
+        }));
+        assert!(caught.is_err());
+        let count = AtomicUsize::new(0);
+        pool.run(10, &|_| {
+            count.fetch_add(1, Ordering::Relaxed);
+        });
+        assert_eq!(count.into_inner(), 10);
+    }
+}

@@ -1,0 +1,324 @@
+//! Options: structs that grow without breaking anyone.
+//!
+//! An options struct begins with its own size, as the caller was compiled with it. A
+//! field that the caller does not know is zero, and zero means default; a field that
+//! this library does not know must be zero.
+
+use crate::call::{Call, guard_value, invalid};
+use crate::cancel::deepseek_cancel;
+use deepseek::{Code, Error, ModelOptions, Result, RunOptions};
+use std::time::Duration;
+
+/// Largest struct that a caller may claim to have, in bytes; more is not an options
+/// struct of a later version but an uninitialised one.
+const MAX_STRUCT_SIZE: usize = 4096;
+
+/// A `repr(C)` struct that begins with its size.
+///
+/// # Safety
+/// The first field is `struct_size: usize`; all-zero bytes are a valid value; there is
+/// no padding, so that every byte of the struct means something.
+pub(crate) unsafe trait SizedStruct: Copy {
+    /// Sets the first field.
+    fn set_struct_size(&mut self, size: usize);
+
+    /// All defaults.
+    fn defaults() -> Self {
+        // SAFETY: all-zero bytes are a valid value, by the trait's contract.
+        let mut options: Self = unsafe { std::mem::zeroed() };
+        options.set_struct_size(size_of::<Self>());
+        options
+    }
+}
+
+impl Call {
+    /// Options of whatever version the caller was compiled with; defaults for NULL.
+    pub(crate) fn options<T: SizedStruct>(&self, ptr: *const T, what: &str) -> Result<T> {
+        let mut options = T::defaults();
+        if ptr.is_null() {
+            return Ok(options);
+        }
+        let theirs = *self.get(ptr.cast::<usize>(), what)?;
+        if !(size_of::<usize>()..=MAX_STRUCT_SIZE).contains(&theirs) {
+            return Err(invalid(format!(
+                "{what}->struct_size is {theirs}; initialise the struct with its _init function"
+            )));
+        }
+        let bytes = self.bytes(ptr.cast(), theirs, what)?;
+        let known = theirs.min(size_of::<T>());
+        if bytes[known..].iter().any(|b| *b != 0) {
+            return Err(Error::new(
+                Code::UnsupportedOption,
+                format!(
+                    "{what} sets an option beyond byte {known}, which version {} does not know; \
+                     leave it zero or use a later library",
+                    deepseek::VERSION
+                ),
+            ));
+        }
+        // SAFETY: `known` bytes are in both; `options` is a struct without padding, for
+        // which the trait's contract allows any field values that its fields' types do,
+        // and those are integers and pointers.
+        unsafe {
+            std::ptr::copy_nonoverlapping(bytes.as_ptr(), (&raw mut options).cast(), known);
+        }
+        options.set_struct_size(size_of::<T>());
+        Ok(options)
+    }
+
+    /// Fills the caller's struct of `size` bytes with defaults: zero everywhere but in
+    /// the first field. Nothing if there is no room for that field.
+    fn init(&self, ptr: *mut u8, size: usize) {
+        if !(size_of::<usize>()..=MAX_STRUCT_SIZE).contains(&size) {
+            return;
+        }
+        let mut bytes = vec![0; size];
+        bytes[..size_of::<usize>()].copy_from_slice(&size.to_ne_bytes());
+        if let Ok(out) = self.out_slice(ptr, size, "options") {
+            // There is room: `out` was made with this size.
+            let _ = out.set_all(&bytes);
+        }
+    }
+}
+
+/// The façade's form of model options.
+pub(crate) fn model_options(options: deepseek_model_options) -> Result<ModelOptions> {
+    no_flags(options.flags & !DEEPSEEK_MODEL_WHOLE, "options")?;
+    Ok(ModelOptions {
+        memory_budget_bytes: options.memory_budget_bytes,
+        whole: options.flags & DEEPSEEK_MODEL_WHOLE != 0,
+        ..ModelOptions::default()
+    })
+}
+
+/// Flags that this version does not know must be zero.
+pub(crate) fn no_flags(flags: u64, what: &str) -> Result<()> {
+    match flags {
+        0 => Ok(()),
+        _ => Err(Error::new(
+            Code::UnsupportedOption,
+            format!(
+                "{what}->flags is {flags:#x}; this version does not know these flags, leave them zero"
+            ),
+        )),
+    }
+}
+
+/// How a runtime is set up. NULL and zero fields mean the defaults.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct deepseek_runtime_options {
+    /// Bytes of this struct, as the caller was compiled.
+    pub struct_size: usize,
+    /// Bytes that all sessions together may hold for working memory; 0 sets no bound.
+    pub memory_budget_bytes: u64,
+    /// Computing threads, the caller's among them. 0: `DEEPSEEK_NUM_THREADS` if it is set,
+    /// else what the machine has.
+    pub threads: u32,
+    /// Instruction set, one of `DEEPSEEK_ISA_…`. 0: the best this processor has.
+    pub isa: i32,
+}
+
+/// How a model is opened. NULL and zero fields mean the defaults.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct deepseek_model_options {
+    /// Bytes of this struct, as the caller was compiled.
+    pub struct_size: usize,
+    /// 0, or `DEEPSEEK_MODEL_WHOLE`.
+    pub flags: u64,
+    /// Bytes that a run may take beyond the weights; 0 sets no bound. What is too large is cut
+    /// into blocks of rows until runs fit at the upper bounds of the model's symbols, or opening
+    /// fails with the least number of bytes that would do. A run that takes more is refused.
+    pub memory_budget_bytes: u64,
+}
+
+/// Flag of a model: run nothing in blocks of rows, unless the budget asks for it.
+pub const DEEPSEEK_MODEL_WHOLE: u64 = 1;
+
+/// How a session is made. NULL and zero fields mean the defaults.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct deepseek_session_options {
+    /// Bytes of this struct, as the caller was compiled.
+    pub struct_size: usize,
+    /// Reserved; must be 0.
+    pub flags: u64,
+}
+
+/// How an embedder is opened. NULL and zero fields mean the defaults.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct deepseek_embedder_options {
+    /// Bytes of this struct, as the caller was compiled.
+    pub struct_size: usize,
+    /// Reserved; must be 0.
+    pub flags: u64,
+}
+
+/// How one run is made. NULL and zero fields mean the defaults.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct deepseek_run_options {
+    /// Bytes of this struct, as the caller was compiled.
+    pub struct_size: usize,
+    /// Milliseconds the run may take, waiting for its turn included; 0 sets no limit.
+    pub timeout_ms: u64,
+    /// Flag that ends the run early, or NULL. Borrowed for the call that starts the run.
+    pub cancel: *const deepseek_cancel,
+    /// 1 runs a padded batch without its padding: the mask of each row must be ones, then
+    /// zeros; outputs are zero where it hides. Fails for models that `deepseek_model_check_ragged`
+    /// refuses. 0 runs the model as it is. Since 0.1.
+    pub ragged: u64,
+}
+
+macro_rules! sized {
+    ($($name:ident),*) => {$(
+        // SAFETY: `repr(C)`, `struct_size` first, integers and pointers only; that there is
+        // no padding is asserted by the layout test.
+        unsafe impl SizedStruct for $name {
+            fn set_struct_size(&mut self, size: usize) {
+                self.struct_size = size;
+            }
+        }
+    )*};
+}
+
+sized!(
+    deepseek_runtime_options,
+    deepseek_model_options,
+    deepseek_session_options,
+    deepseek_embedder_options,
+    deepseek_run_options
+);
+
+impl Call {
+    /// The façade's form of run options.
+    pub(crate) fn run_options(&self, ptr: *const deepseek_run_options) -> Result<RunOptions> {
+        let options = self.options(ptr, "options")?;
+        let cancel = match options.cancel.is_null() {
+            true => None,
+            false => Some(self.get(options.cancel, "options->cancel")?.flag.clone()),
+        };
+        let timeout = match options.timeout_ms {
+            0 => None,
+            ms => Some(Duration::from_millis(ms)),
+        };
+        let ragged = match options.ragged {
+            0 => false,
+            1 => true,
+            other => return Err(invalid(format!("options->ragged is {other}, expected 0 or 1"))),
+        };
+        Ok(RunOptions { timeout, cancel, ragged })
+    }
+}
+
+/// Fills options of `size` bytes (`sizeof options`) with defaults. Since 0.1.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn deepseek_runtime_options_init(
+    options: *mut deepseek_runtime_options,
+    size: usize,
+) {
+    // SAFETY: the caller keeps the contract of the header.
+    guard_value(unsafe { Call::plain() }, (), |call| call.init(options.cast(), size))
+}
+
+/// Fills options of `size` bytes (`sizeof options`) with defaults. Since 0.1.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn deepseek_model_options_init(
+    options: *mut deepseek_model_options,
+    size: usize,
+) {
+    // SAFETY: the caller keeps the contract of the header.
+    guard_value(unsafe { Call::plain() }, (), |call| call.init(options.cast(), size))
+}
+
+/// Fills options of `size` bytes (`sizeof options`) with defaults. Since 0.1.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn deepseek_session_options_init(
+    options: *mut deepseek_session_options,
+    size: usize,
+) {
+    // SAFETY: the caller keeps the contract of the header.
+    guard_value(unsafe { Call::plain() }, (), |call| call.init(options.cast(), size))
+}
+
+/// Fills options of `size` bytes (`sizeof options`) with defaults. Since 0.1.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn deepseek_embedder_options_init(
+    options: *mut deepseek_embedder_options,
+    size: usize,
+) {
+    // SAFETY: the caller keeps the contract of the header.
+    guard_value(unsafe { Call::plain() }, (), |call| call.init(options.cast(), size))
+}
+
+/// Fills options of `size` bytes (`sizeof options`) with defaults. Since 0.1.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn deepseek_run_options_init(
+    options: *mut deepseek_run_options,
+    size: usize,
+) {
+    // SAFETY: the caller keeps the contract of the header.
+    guard_value(unsafe { Call::plain() }, (), |call| call.init(options.cast(), size))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a later version of `deepseek_run_options` might look like.
+    #[repr(C)]
+    struct Later {
+        known: deepseek_run_options,
+        added: u64,
+    }
+
+    fn read(ptr: *const deepseek_run_options) -> Result<deepseek_run_options> {
+        // SAFETY: the tests pass pointers to live locals of the size they claim.
+        let call = unsafe { Call::plain() };
+        call.options(ptr, "options")
+    }
+
+    #[test]
+    fn sizes_of_other_versions_are_understood() {
+        let mut o = deepseek_run_options::defaults();
+        o.timeout_ms = 7;
+        assert_eq!(read(&o).unwrap().timeout_ms, 7);
+        assert_eq!(read(std::ptr::null()).unwrap().timeout_ms, 0);
+
+        // An earlier caller had the size alone; the memory behind it is not ours.
+        o.struct_size = size_of::<usize>();
+        assert_eq!(read(&o).unwrap().timeout_ms, 0);
+
+        let mut later = Later { known: o, added: 0 };
+        later.known.struct_size = size_of::<Later>();
+        assert_eq!(read((&raw const later).cast()).unwrap().timeout_ms, 7);
+        later.added = 1;
+        let e = read((&raw const later).cast()).unwrap_err();
+        assert_eq!(e.code(), Code::UnsupportedOption);
+
+        for wrong in [0, 7, MAX_STRUCT_SIZE + 1, usize::MAX] {
+            o.struct_size = wrong;
+            assert_eq!(read(&o).unwrap_err().code(), Code::InvalidArgument);
+        }
+    }
+
+    #[test]
+    fn init_zeroes_and_sets_the_size() {
+        let mut later = Later { known: deepseek_run_options::defaults(), added: 9 };
+        later.known.timeout_ms = 9;
+        // SAFETY: the struct has the size that is passed.
+        unsafe { deepseek_run_options_init((&raw mut later).cast(), size_of::<Later>()) };
+        assert_eq!(
+            (later.known.struct_size, later.known.timeout_ms, later.added),
+            (size_of::<Later>(), 0, 0)
+        );
+        // SAFETY: NULL and sizes without room for the first field are refused.
+        unsafe {
+            deepseek_run_options_init(std::ptr::null_mut(), 24);
+            deepseek_run_options_init((&raw mut later).cast(), 3);
+        }
+        assert_eq!(later.known.struct_size, size_of::<Later>());
+    }
+}

@@ -1,0 +1,268 @@
+//! Linear quantisation: `q = saturate(round(x / scale) + zero)`, `x = (q - zero) scale`.
+//!
+//! Tensors are `[outer, channels, inner]` with one scale (and zero point) per channel; one channel
+//! means one scale for all. Rounding is to nearest, ties to even, after an exact-to-rounding division,
+//! as ONNX `QuantizeLinear` has it. A NaN becomes the zero point.
+
+use crate::Isa;
+use crate::elementwise::Unary;
+use crate::elementwise::apply;
+use crate::parallel::{Parallel, Shared, split};
+use crate::simd::{Kernel, MAX_LANES, Simd};
+
+/// An 8-bit integer that values are quantised to.
+pub trait Quant: Copy + Send + Sync + sealed::Sealed + 'static {
+    /// Smallest and largest value.
+    const RANGE: (i32, i32);
+    /// The low eight bits of `v`, which lies in the range.
+    fn narrow(v: i32) -> Self;
+    /// The value.
+    fn widen(self) -> i32;
+}
+
+mod sealed {
+    pub trait Sealed {}
+    impl Sealed for u8 {}
+    impl Sealed for i8 {}
+}
+
+macro_rules! quant {
+    ($($ty:ty),*) => {
+        $(
+            impl Quant for $ty {
+                const RANGE: (i32, i32) = (<$ty>::MIN as i32, <$ty>::MAX as i32);
+                #[inline(always)]
+                fn narrow(v: i32) -> Self {
+                    v as $ty
+                }
+                #[inline(always)]
+                fn widen(self) -> i32 {
+                    self as i32
+                }
+            }
+        )*
+    };
+}
+
+quant!(u8, i8);
+
+const STEP: usize = 32 * 1024;
+
+fn check(
+    what: &str,
+    (outer, channels, inner): (usize, usize, usize),
+    x: usize,
+    y: usize,
+    scales: usize,
+    zeros: Option<usize>,
+) {
+    assert_eq!(
+        x,
+        outer * channels * inner,
+        "{what}: input length against {outer} x {channels} x {inner}"
+    );
+    assert_eq!(y, x, "{what}: output length against input length");
+    assert_eq!(scales, channels, "{what}: scales against channels");
+    assert!(zeros.is_none_or(|z| z == channels), "{what}: zero points against {channels} channels");
+}
+
+struct QuantizeRow<'a, T> {
+    x: &'a [f32],
+    scale: f32,
+    zero: i32,
+    y: &'a mut [T],
+}
+
+impl<T: Quant> Kernel for QuantizeRow<'_, T> {
+    type Output = ();
+    #[inline(always)]
+    fn call<S: Simd>(self, s: S) {
+        let QuantizeRow { x, scale, zero, y } = self;
+        let scale = s.splat(scale);
+        // Bounds before the zero point is added; all are small integers, exact as floats.
+        let low = s.splat((T::RANGE.0 - zero) as f32);
+        let high = s.splat((T::RANGE.1 - zero) as f32);
+        for (x, y) in x.chunks(S::LANES).zip(y.chunks_mut(S::LANES)) {
+            let mut q = [0i32; MAX_LANES];
+            // SAFETY: the chunk has `x.len() <= LANES` floats, and `q` the most lanes of any level.
+            unsafe {
+                let v = s.round_even(s.div(s.load_n(x.as_ptr(), x.len()), scale));
+                let v = s.select(s.unordered(v, v), s.zero(), v);
+                let v = s.to_int(s.max(low, s.min(high, v)));
+                s.store(q.as_mut_ptr().cast(), s.as_float(v));
+            }
+            for (y, q) in y.iter_mut().zip(q) {
+                *y = T::narrow(q + zero);
+            }
+        }
+    }
+}
+
+/// `y = saturate(round(x / scale) + zero)` over `[outer, channels, inner]`.
+///
+/// # Panics
+/// When a length disagrees with the shape.
+pub fn quantize<T: Quant>(
+    isa: Isa,
+    par: &dyn Parallel,
+    shape: (usize, usize, usize),
+    x: &[f32],
+    scales: &[f32],
+    zeros: Option<&[T]>,
+    y: &mut [T],
+) {
+    check("quantize", shape, x.len(), y.len(), scales.len(), zeros.map(<[T]>::len));
+    let y = Shared::new(y);
+    rows(par, shape, &|c, start, n| {
+        // SAFETY: the ranges of the tasks are disjoint and lie in `y`.
+        let y = unsafe { y.part(start, n) };
+        let zero = zeros.map_or(0, |z| z[c].widen());
+        isa.dispatch(QuantizeRow { x: &x[start..start + n], scale: scales[c], zero, y });
+    });
+}
+
+struct DequantizeRow<'a, T> {
+    x: &'a [T],
+    scale: f32,
+    zero: i32,
+    y: &'a mut [f32],
+}
+
+impl<T: Quant> Kernel for DequantizeRow<'_, T> {
+    type Output = ();
+    #[inline(always)]
+    fn call<S: Simd>(self, _: S) {
+        for (y, x) in self.y.iter_mut().zip(self.x) {
+            *y = (x.widen() - self.zero) as f32 * self.scale;
+        }
+    }
+}
+
+/// `y = (x - zero) scale` over `[outer, channels, inner]`.
+///
+/// # Panics
+/// When a length disagrees with the shape.
+pub fn dequantize<T: Quant>(
+    isa: Isa,
+    par: &dyn Parallel,
+    shape: (usize, usize, usize),
+    x: &[T],
+    scales: &[f32],
+    zeros: Option<&[T]>,
+    y: &mut [f32],
+) {
+    check("dequantize", shape, x.len(), y.len(), scales.len(), zeros.map(<[T]>::len));
+    let y = Shared::new(y);
+    rows(par, shape, &|c, start, n| {
+        // SAFETY: the ranges of the tasks are disjoint and lie in `y`.
+        let y = unsafe { y.part(start, n) };
+        let zero = zeros.map_or(0, |z| z[c].widen());
+        isa.dispatch(DequantizeRow { x: &x[start..start + n], scale: scales[c], zero, y });
+    });
+}
+
+/// Calls `body(channel, start, len)` for runs of one channel.
+fn rows(
+    par: &dyn Parallel,
+    (outer, channels, inner): (usize, usize, usize),
+    body: &(dyn Fn(usize, usize, usize) + Sync),
+) {
+    if channels == 1 {
+        split(par, outer * inner, STEP, &|start, n| body(0, start, n));
+        return;
+    }
+    split(par, outer * channels, STEP.div_ceil(inner.max(1)), &|first, n| {
+        for r in first..first + n {
+            body(r % channels, r * inner, inner);
+        }
+    });
+}
+
+/// The scale and zero point that cover `x` and zero in `u8`, as ONNX `DynamicQuantizeLinear` chooses
+/// them: `scale = (max - min) / 255`, `zero = saturate(round(-min / scale))`. All zeros give `(1, 0)`.
+pub fn dynamic_range(isa: Isa, x: &[f32]) -> (f32, u8) {
+    use crate::reduce::{Reduce, reduce};
+    let bound = |op| {
+        let mut y = [0.0];
+        reduce(isa, &crate::Serial, op, 1, x.len(), 1, x, &mut y);
+        y[0]
+    };
+    let (low, high) = (bound(Reduce::Min).min(0.0), bound(Reduce::Max).max(0.0));
+    let scale = (high - low) / 255.0;
+    if scale == 0.0 || !scale.is_finite() {
+        return (1.0, 0);
+    }
+    (scale, (-low / scale).round_ties_even().clamp(0.0, 255.0) as u8)
+}
+
+/// `y[r, c] = activation(acc[r, c] row_scale col_scale[c] + bias[c])`: the way out of an 8-bit product.
+/// `col_scale` has one value or `cols`; `bias` has `cols`.
+///
+/// # Panics
+/// When a length disagrees.
+#[expect(clippy::too_many_arguments, reason = "an input, its shape, its scales and an output")]
+pub fn rescale(
+    isa: Isa,
+    par: &dyn Parallel,
+    rows: usize,
+    cols: usize,
+    acc: &[i32],
+    row_scale: f32,
+    col_scale: &[f32],
+    bias: Option<&[f32]>,
+    activation: Option<Unary>,
+    y: &mut [f32],
+) {
+    assert_eq!(acc.len(), rows * cols, "rescale: input length against {rows} rows of {cols}");
+    assert_eq!(y.len(), acc.len(), "rescale: output length against input length");
+    assert!(
+        col_scale.len() == 1 || col_scale.len() == cols,
+        "rescale: {} scales, want 1 or {cols}",
+        col_scale.len()
+    );
+    assert!(bias.is_none_or(|b| b.len() == cols), "rescale: bias does not have {cols} values");
+    struct Row<'a> {
+        acc: &'a [i32],
+        row_scale: f32,
+        col_scale: &'a [f32],
+        bias: Option<&'a [f32]>,
+        activation: Option<Unary>,
+        y: &'a mut [f32],
+    }
+    impl Kernel for Row<'_> {
+        type Output = ();
+        #[inline(always)]
+        fn call<S: Simd>(self, s: S) {
+            let Row { acc, row_scale, col_scale, bias, activation, y } = self;
+            if let [scale] = col_scale {
+                let k = row_scale * scale;
+                for (y, a) in y.iter_mut().zip(acc) {
+                    *y = *a as f32 * k;
+                }
+            } else {
+                for ((y, a), k) in y.iter_mut().zip(acc).zip(col_scale) {
+                    *y = *a as f32 * (row_scale * k);
+                }
+            }
+            if let Some(bias) = bias {
+                for (y, b) in y.iter_mut().zip(bias) {
+                    *y += b;
+                }
+            }
+            if let Some(op) = activation {
+                let (p, n) = (y.as_mut_ptr(), y.len());
+                // SAFETY: one row of the length of `y`.
+                unsafe { apply(s, op, p, p, n) };
+            }
+        }
+    }
+    let y = Shared::new(y);
+    split(par, rows, STEP.div_ceil(cols.max(1)), &|start, n| {
+        for r in start..start + n {
+            // SAFETY: each task has rows of its own.
+            let y = unsafe { y.part(r * cols, cols) };
+            let acc = &acc[r * cols..(r + 1) * cols];
+            isa.dispatch(Row { acc, row_scale, col_scale, bias, activation, y });
+        }
+    });
+}
