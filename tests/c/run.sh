@@ -98,9 +98,11 @@ done
 
 if command -v valgrind >/dev/null; then
     step "valgrind"
+    # A fair scheduler: threads run one at a time here, and one that computes would keep others,
+    # among them the one that is to cancel it, from ever running.
     for program in tensor model session ragged embedder sweep; do
-        DEEPSEEK_TEST_SLOW=1 run "$work/$program" valgrind --quiet --error-exitcode=9 \
-            --leak-check=full --show-leak-kinds=definite --errors-for-leak-kinds=definite
+        DEEPSEEK_TEST_SLOW=1 run "$work/$program" valgrind --quiet --fair-sched=yes \
+            --error-exitcode=9 --leak-check=full --show-leak-kinds=definite --errors-for-leak-kinds=definite
     done
 else
     skipped+=("valgrind is not installed")

@@ -218,6 +218,8 @@ struct worker {
     const deepseek_tensor *x;
     deepseek_run_options options;
     deepseek_status status;
+    pthread_mutex_t lock;
+    int done;
 };
 
 static void *work(void *arg)
@@ -226,7 +228,19 @@ static void *work(void *arg)
     deepseek_outputs *outputs = NULL;
     worker->status = run_x(worker->session, worker->x, &worker->options, &outputs, NULL);
     deepseek_outputs_free(outputs);
+    pthread_mutex_lock(&worker->lock);
+    worker->done = 1;
+    pthread_mutex_unlock(&worker->lock);
     return NULL;
+}
+
+static int is_done(struct worker *worker)
+{
+    int done;
+    pthread_mutex_lock(&worker->lock);
+    done = worker->done;
+    pthread_mutex_unlock(&worker->lock);
+    return done;
 }
 
 static void other_threads_may_cancel_and_close(void)
@@ -249,21 +263,27 @@ static void other_threads_may_cancel_and_close(void)
             workers[i].session = session;
             workers[i].x = x;
             workers[i].options.cancel = cancel;
+            workers[i].done = 0;
+            CHECK(pthread_mutex_init(&workers[i].lock, NULL) == 0);
             CHECK(pthread_create(&threads[i], NULL, work, &workers[i]) == 0);
         }
-        /* Both must be under way or waiting; session_cancel does not reach what comes later. */
-        sleep_ms(is_slow_machine() ? 2000 : 60);
+        sleep_ms(60);
         start = now_seconds();
         if (way == 0) {
             deepseek_cancel_set(cancel);
         } else if (way == 1) {
-            deepseek_session_cancel(session);
+            /* Again and again, since it does not reach a run that starts later. */
+            while (!is_done(&workers[0]) || !is_done(&workers[1])) {
+                deepseek_session_cancel(session);
+                sleep_ms(5);
+            }
         } else {
             deepseek_session_close(session);
             deepseek_session_close(session);
         }
         for (i = 0; i < 2; i++) {
             CHECK(pthread_join(threads[i], NULL) == 0);
+            CHECK(pthread_mutex_destroy(&workers[i].lock) == 0);
             CHECK(workers[i].status == DEEPSEEK_STATUS_CANCELLED
                   || (way == 2 && workers[i].status == DEEPSEEK_STATUS_INVALID_STATE));
         }
