@@ -94,8 +94,8 @@ pub struct deepseek_memory {
     pub dynamic_values: u64,
 }
 
-/// Opens a model: an `.onnx` file, or a directory with a Hugging Face `config.json` and
-/// safetensors weights. `options` may be NULL. Fails with `DEEPSEEK_STATUS_IO`,
+/// Opens a model: an `.onnx` file, a `.deepseek` file, or a directory with a Hugging Face
+/// `config.json` and safetensors weights. `options` may be NULL. Fails with `DEEPSEEK_STATUS_IO`,
 /// `DEEPSEEK_STATUS_INVALID_FILE`, `DEEPSEEK_STATUS_INVALID_GRAPH`, or
 /// `DEEPSEEK_STATUS_UNSUPPORTED` naming the format, operator or field. Since 0.1.
 #[unsafe(no_mangle)]
@@ -321,6 +321,22 @@ pub unsafe extern "C" fn deepseek_model_get_memory_formula(
         let formula = call.get(model, "model")?.model.memory_formula().to_string();
         out.give(deepseek_buffer::new(formula));
         Ok(())
+    })
+}
+
+/// Writes a model to a `.deepseek` file: its graph as the compiler has prepared it, its weights,
+/// and what came with them, such as the files of a tokenizer. What is at `path`, whose name must
+/// end in `.deepseek`, is replaced when all is written; the same model always gives the same
+/// bytes. Fails with `DEEPSEEK_STATUS_IO` naming the path. Since 0.1.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn deepseek_model_save(
+    model: *const deepseek_model,
+    path: *const c_char,
+    err: *mut *mut deepseek_error,
+) -> deepseek_status {
+    // SAFETY: the caller keeps the contract of the header.
+    guard(unsafe { Call::new(err) }, |call| {
+        call.get(model, "model")?.model.save(call.text(path, "path")?)
     })
 }
 
