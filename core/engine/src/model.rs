@@ -19,6 +19,7 @@ struct Inner {
     /// What the plan was made from, before it was cut into blocks of rows.
     prepared: Graph,
     extras: Extras,
+    memory_budget_bytes: u64,
     inputs: Vec<TensorSpec>,
     outputs: Vec<TensorSpec>,
     source: String,
@@ -46,7 +47,8 @@ pub struct TensorSpec {
 #[derive(Clone, Debug, Default)]
 pub struct ModelOptions {
     /// Bytes that a run may take beyond the weights; 0 sets no bound. What is too large is cut
-    /// into blocks of rows until runs fit; a run that takes more all the same is refused.
+    /// into blocks of rows until runs fit; a run that takes more all the same is refused, a
+    /// ragged one too.
     pub memory_budget_bytes: u64,
     /// Run nothing in blocks of rows, unless the budget asks for it.
     pub whole: bool,
@@ -192,11 +194,8 @@ impl Model {
                 Some(bind_shapes(&inputs, &shapes)?)
             }
         };
-        let options = LowerOptions {
-            whole: options.whole,
-            memory_budget_bytes: options.memory_budget_bytes,
-            at,
-        };
+        let memory_budget_bytes = options.memory_budget_bytes;
+        let options = LowerOptions { whole: options.whole, memory_budget_bytes, at };
         let prepared = deepseek_runtime::prepare(graph)?;
         let plan = Arc::new(deepseek_runtime::lower(&prepared, runtime, &options)?);
         let graph = plan.graph();
@@ -204,7 +203,16 @@ impl Model {
             graph.inputs().iter().map(|id| spec(graph, &graph.value(*id).name, *id)).collect();
         let outputs = graph.outputs().iter().map(|(name, id)| spec(graph, name, *id)).collect();
         let (source, ragged) = (source.to_owned(), OnceLock::new());
-        Ok(Model(Arc::new(Inner { plan, prepared, extras, inputs, outputs, source, ragged })))
+        Ok(Model(Arc::new(Inner {
+            plan,
+            prepared,
+            extras,
+            memory_budget_bytes,
+            inputs,
+            outputs,
+            source,
+            ragged,
+        })))
     }
 
     /// The inputs, in order.
@@ -239,7 +247,8 @@ impl Model {
     /// `Unsupported` if the model has none, naming the node that mixes the rows of sequences and
     /// why; what lowering reports.
     pub fn ragged(&self) -> Result<&Ragged> {
-        let make = || Ragged::new(&self.0.prepared, self.0.plan.runtime());
+        let make =
+            || Ragged::within(&self.0.prepared, self.0.plan.runtime(), self.0.memory_budget_bytes);
         self.0.ragged.get_or_init(make).as_ref().map_err(Clone::clone)
     }
 

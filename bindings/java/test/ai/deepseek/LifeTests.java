@@ -54,6 +54,7 @@ final class LifeTests {
             new Case("the model is closed", () -> model.planMemoryForShapes(Map.of("x", new long[] {1, 2}))),
             new Case("the model is closed", model::memoryFormula),
             new Case("the model is closed", model::summary),
+            new Case("the model is closed", () -> model.save(Path.of("x.deepseek"))),
             new Case("the model is closed", model::newSession),
             new Case("the session is closed", () -> session.run(Map.of("x", open))),
             new Case("the session is closed", () -> session.runAsync(Map.of("x", open))),
@@ -114,14 +115,12 @@ final class LifeTests {
     }
 
     static void closingWhileAnotherThreadRunsCancelsIt() throws Exception {
-        try (Model model = SessionTests.slow();
-                Tensor x = SessionTests.slowInput()) {
-            for (int round = 0; round < 3; round++) {
-                Session session = model.newSession();
-                Thread closer = SessionTests.after(40, session::close);
-                Check.fails(StatusCode.CANCELLED, () -> session.run(Map.of("x", x)));
+        for (int round = 0; round < 3; round++) {
+            try (Looping loop = new Looping(Looping.ENDLESS)) {
+                Thread closer = loop.whenRunning(loop.session::close);
+                Check.fails(StatusCode.CANCELLED, () -> loop.session.run(loop.inputs));
                 closer.join();
-                Check.fails(StatusCode.INVALID_STATE, () -> session.run(Map.of("x", x)), "session is closed");
+                Check.fails(StatusCode.INVALID_STATE, () -> loop.session.run(loop.inputs), "session is closed");
             }
         }
     }
