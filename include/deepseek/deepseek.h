@@ -778,8 +778,8 @@ DEEPSEEK_API
 void deepseek_tensor_free(struct deepseek_tensor *tensor);
 
 /**
- * Opens a model: an `.onnx` file, or a directory with a Hugging Face `config.json` and
- * safetensors weights. `options` may be NULL. Fails with `DEEPSEEK_STATUS_IO`,
+ * Opens a model: an `.onnx` file, a `.deepseek` file, or a directory with a Hugging Face
+ * `config.json` and safetensors weights. `options` may be NULL. Fails with `DEEPSEEK_STATUS_IO`,
  * `DEEPSEEK_STATUS_INVALID_FILE`, `DEEPSEEK_STATUS_INVALID_GRAPH`, or
  * `DEEPSEEK_STATUS_UNSUPPORTED` naming the format, operator or field;
  * `DEEPSEEK_STATUS_BUDGET_EXCEEDED` naming the least budget that would do;
@@ -898,6 +898,17 @@ DEEPSEEK_API
 deepseek_status deepseek_model_get_memory_formula(const struct deepseek_model *model,
                                                   struct deepseek_buffer **out_formula,
                                                   struct deepseek_error **err);
+
+/**
+ * Writes a model to a `.deepseek` file: its graph as the compiler has prepared it, its weights,
+ * and what came with them, such as the files of a tokenizer. What is at `path`, whose name must
+ * end in `.deepseek`, is replaced when all is written; the same model always gives the same
+ * bytes. Fails with `DEEPSEEK_STATUS_IO` naming the path. Since 0.1.
+ */
+DEEPSEEK_API
+deepseek_status deepseek_model_save(const struct deepseek_model *model,
+                                    const char *path,
+                                    struct deepseek_error **err);
 
 /**
  * What a model consists of, as a JSON object: source, name, inputs, outputs, symbols with
