@@ -174,16 +174,15 @@ impl Session {
             &deepseek_runtime::RunOptions,
         ) -> Result<(deepseek_runtime::RunResult, u64)>,
     ) -> Result<deepseek_runtime::RunResult> {
-        self.0.usable()?;
         let turn = self.announce(&options.cancel());
-        turn.cancel.check()?;
+        self.0.admit(&turn.cancel)?;
         let mut state = loop {
             if let Some(state) = self.0.state.try_lock_for(TURN_POLL) {
                 break state;
             }
             turn.cancel.check()?;
         };
-        self.0.usable()?;
+        self.0.admit(&turn.cancel)?;
         let options = deepseek_runtime::RunOptions { cancel: turn.cancel.clone(), profile };
         let result = catch_unwind(AssertUnwindSafe(|| run(&mut state, &options)));
         let (result, observed) = result.unwrap_or_else(|panic| {
@@ -270,8 +269,10 @@ impl Session {
     /// Cancels running calls and refuses new ones. The memory goes when the last
     /// running call has ended.
     pub fn close(&self) {
+        let running = self.0.running.lock();
         self.0.closed.store(true, Ordering::Release);
-        self.cancel();
+        running.iter().for_each(Cancel::cancel);
+        drop(running);
         if let Some(mut state) = self.0.state.try_lock() {
             state.trim();
         }
@@ -292,6 +293,14 @@ impl Session {
 }
 
 impl Inner {
+    /// Fails for a run that was cancelled, be it by closing; then as [`Inner::usable`].
+    fn admit(&self, cancel: &Cancel) -> Result<()> {
+        // `close` does both of its parts under this lock.
+        let _running = self.running.lock();
+        cancel.check()?;
+        self.usable()
+    }
+
     fn usable(&self) -> Result<()> {
         if self.poisoned.load(Ordering::Acquire) {
             bail!(Poisoned, "an earlier run panicked; free this session and make a new one");
