@@ -115,8 +115,8 @@ export declare class GraphValue {
 export declare class Model {
   private constructor()
   /**
-   * Opens an `.onnx` file, or a directory with a Hugging Face `config.json` and
-   * safetensors weights. Rejects with `IO`, `INVALID_FILE`, `INVALID_GRAPH`, or
+   * Opens an `.onnx` file, a `.deepseek` file, or a directory with a Hugging Face
+   * `config.json` and safetensors weights. Rejects with `IO`, `INVALID_FILE`, `INVALID_GRAPH`, or
    * `UNSUPPORTED` naming the format, operator or field; `BUDGET_EXCEEDED` naming the least
    * budget that would do; `NOT_FOUND`, `SHAPE_MISMATCH` for a shape of the options that
    * fits no input.
@@ -131,6 +131,15 @@ export declare class Model {
   static fromOnnx(runtime: Runtime, bytes: Uint8Array, options?: ModelOptions): Promise<Model>
   /** As `fromOnnx`, on this thread. */
   static fromOnnxSync(runtime: Runtime, bytes: Uint8Array, options?: ModelOptions): Model
+  /**
+   * Writes the model to a `.deepseek` file: the prepared graph, the weights, and what came
+   * with them, such as the files of a tokenizer. What is at `path` is replaced when all is
+   * written. Rejects with `IO` naming the path, `INVALID_ARGUMENT` if its name does not end
+   * in `.deepseek`.
+   */
+  save(path: string): Promise<void>
+  /** As `save`, on this thread. */
+  saveSync(path: string): void
   /** The inputs, in order. */
   get inputs(): Array<TensorInfo>
   /** The outputs, in order. */
