@@ -20,6 +20,8 @@ struct Inner {
     inputs: Vec<TensorSpec>,
     outputs: Vec<TensorSpec>,
     source: String,
+    /// How it was lowered, for the packed form.
+    options: LowerOptions,
     ragged: OnceLock<Result<Ragged>>,
 }
 
@@ -191,7 +193,7 @@ impl Model {
             graph.inputs().iter().map(|id| spec(graph, &graph.value(*id).name, *id)).collect();
         let outputs = graph.outputs().iter().map(|(name, id)| spec(graph, name, *id)).collect();
         let (source, ragged) = (source.to_owned(), OnceLock::new());
-        Ok(Model(Arc::new(Inner { plan, prepared, inputs, outputs, source, ragged })))
+        Ok(Model(Arc::new(Inner { plan, prepared, inputs, outputs, source, options, ragged })))
     }
 
     /// The inputs, in order.
@@ -219,14 +221,15 @@ impl Model {
     }
 
     /// The packed form of the model, which runs sequences of different lengths without padding
-    /// (see [`Session::run_ragged`]). Made at the first call; weights are shared, but a second
-    /// plan packs them for its kernels once more.
+    /// (see [`Session::run_ragged`]). Made at the first call; it shares the model's weights, and
+    /// keeps within its byte budget.
     ///
     /// # Errors
     /// `Unsupported` if the model has none, naming the node that mixes the rows of sequences and
-    /// why; what lowering reports.
+    /// why; `BudgetExceeded` naming the least number of bytes that would do; what lowering
+    /// reports.
     pub fn ragged(&self) -> Result<&Ragged> {
-        let make = || Ragged::new(&self.0.prepared, self.0.plan.runtime());
+        let make = || Ragged::new(&self.0.prepared, self.0.plan.runtime(), &self.0.options);
         self.0.ragged.get_or_init(make).as_ref().map_err(Clone::clone)
     }
 
@@ -240,9 +243,16 @@ impl Model {
     }
 
     /// Bytes of a run beyond the weights as a formula over the model's symbols. For a shape
-    /// that is packed anew a run takes less; [`Model::plan_memory`] says how much.
+    /// that is packed anew a run takes less; [`Model::plan_memory`] says how much. Where the exact
+    /// formula is too long to write it is an upper bound; see [`Model::memory_formula_is_exact`].
     pub fn memory_formula(&self) -> Dim {
         self.0.plan.memory_formula()
+    }
+
+    /// Whether [`Model::memory_formula`] is exact, for shapes that are not packed anew, or an
+    /// upper bound.
+    pub fn memory_formula_is_exact(&self) -> bool {
+        self.0.plan.memory_formula_is_exact()
     }
 
     /// Exact bytes of a run whose symbols have the given values.

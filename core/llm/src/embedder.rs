@@ -11,7 +11,7 @@
 use crate::tokenizer::{Encoding, Tokenizer};
 use deepseek_graph::{Graph, Value};
 use deepseek_import::hf::{self, EncoderConfig, SentenceConfig};
-use deepseek_runtime::{Cancel, Plan, Ragged, RunOptions, Runtime, Session, prepare};
+use deepseek_runtime::{Cancel, LowerOptions, Plan, Ragged, RunOptions, Runtime, Session, prepare};
 use deepseek_tensor::{Result, Tensor, ensure, err};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -63,7 +63,7 @@ impl Embedder {
         let graph = prepare(model.graph)?;
         Ok(Embedder {
             tokenizer,
-            packed: Ragged::new(&graph, runtime)?,
+            packed: Ragged::new(&graph, runtime, &LowerOptions::default())?,
             graph,
             masked: Mutex::new(None),
             encoder: model.encoder,

@@ -21,7 +21,9 @@ mod ragged;
 pub mod registry;
 mod rows;
 mod runtime;
+mod sequences;
 mod session;
+mod weights;
 
 use deepseek_graph::Graph;
 use deepseek_graph::passes::{Diagnostics, Level as Verbosity, Pipeline};

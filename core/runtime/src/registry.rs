@@ -6,6 +6,7 @@
 //! this is where constant weights are packed. An operator without a candidate runs
 //! on its scalar reference.
 
+use crate::weights::Weights;
 use deepseek_graph::{Dim, Fact, Graph, Node};
 use deepseek_kernels_cpu::{Isa, Parallel};
 use deepseek_tensor::{DType, Dims, Element, Result, Tensor, ensure, err};
@@ -28,6 +29,8 @@ pub struct PrepareArgs<'a> {
     pub isa: Isa,
     /// Computing threads of the runtime.
     pub threads: usize,
+    /// What kernels have made of constants.
+    pub(crate) weights: &'a Weights,
 }
 
 impl<'a> PrepareArgs<'a> {

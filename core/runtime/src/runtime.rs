@@ -1,6 +1,7 @@
 //! The engine-wide resources: threads, instruction set, byte budget.
 
 use crate::pool::ThreadPool;
+use crate::weights::Weights;
 use deepseek_kernels_cpu::Isa;
 use deepseek_tensor::{Result, bail, ensure};
 use std::sync::Arc;
@@ -31,6 +32,7 @@ struct Inner {
     isa: Isa,
     budget: u64,
     reserved: AtomicU64,
+    weights: Weights,
 }
 
 impl Runtime {
@@ -54,6 +56,7 @@ impl Runtime {
             isa: options.isa.unwrap_or_else(Isa::best),
             budget: options.memory_budget_bytes,
             reserved: AtomicU64::new(0),
+            weights: Weights::default(),
         })))
     }
 
@@ -70,6 +73,11 @@ impl Runtime {
     /// The instruction set that kernels use.
     pub fn isa(&self) -> Isa {
         self.0.isa
+    }
+
+    /// Weights that plans share.
+    pub(crate) fn weights(&self) -> &Weights {
+        &self.0.weights
     }
 
     /// Bytes that sessions hold now: arenas, and what runs under way have beside them.

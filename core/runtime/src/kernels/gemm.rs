@@ -3,11 +3,13 @@
 use super::elementwise::function;
 use super::{all_f32, attr_f32, attr_i64, bind, expect_shape, floats};
 use crate::registry::{KernelArgs, KernelDef, PrepareArgs, Prepared};
+use crate::weights::Weight;
 use deepseek_graph::{Dim, Fact, ops};
 use deepseek_kernels_cpu::Serial;
 use deepseek_kernels_cpu::elementwise::Unary;
 use deepseek_kernels_cpu::gemm::{self, Bias, Epilogue, Lhs, Mat, Out, PackedB, Rhs, Shape};
 use deepseek_tensor::{Result, Tensor, broadcast_shapes, ensure};
+use std::sync::Arc;
 
 pub(super) static KERNELS: &[KernelDef] = &[
     KernelDef { op: "FusedMatMul", prepare: fused },
@@ -87,9 +89,7 @@ fn product(args: &PrepareArgs, finish: Finish) -> Result<Option<Prepared>> {
     if b.len() == 2
         && let Some(weights) = args.constant(1)
     {
-        let weights = weights.to_contiguous()?;
-        let (k, n, mat) = oriented(&weights, finish.trans_b)?;
-        let packed = PackedB::new(args.isa, &Serial, k, n, mat);
+        let (packed, k, n) = packed(args, weights, finish.trans_b)?;
         let scratch =
             scratch_bound(args, &[], &Dim::product(&a[..a.len() - 1]), &a[a.len() - 1], None);
         return bind(args, "f32", "gemm-packed", scratch, move |args| {
@@ -115,6 +115,23 @@ fn product(args: &PrepareArgs, finish: Finish) -> Result<Option<Prepared>> {
     let n = &b[b.len() - if finish.trans_b { 2 } else { 1 }];
     let scratch = scratch_bound(args, &batch, m, k, Some(n));
     bind(args, "f32", "gemm-batched", scratch, move |args| batched(args, finish))
+}
+
+/// A constant right operand, packed, and its rows and columns.
+fn packed(
+    args: &PrepareArgs,
+    weights: &Tensor,
+    transposed: bool,
+) -> Result<(Arc<Weight<PackedB>>, usize, usize)> {
+    let pack = |w: &Tensor| {
+        let w = w.to_contiguous()?;
+        let (k, n, mat) = oriented(&w, transposed)?;
+        Ok(PackedB::new(args.isa, &Serial, k, n, mat))
+    };
+    let packed = args.weights.shared(weights, u32::from(transposed), pack)?;
+    let (rows, cols) = (weights.shape()[0], weights.shape()[1]);
+    let (k, n) = if transposed { (cols, rows) } else { (rows, cols) };
+    Ok((packed, k, n))
 }
 
 /// All of the leading axes as rows.
@@ -229,11 +246,7 @@ fn gemm_op(args: &PrepareArgs) -> Result<Option<Prepared>> {
     let (m, k) = if ta { (&a[1], &a[0]) } else { (&a[0], &a[1]) };
     let n = if tb { &b[0] } else { &b[1] };
     let packed = match args.constant(1) {
-        Some(w) => {
-            let w = w.to_contiguous()?;
-            let (k, n, mat) = oriented(&w, tb)?;
-            Some(PackedB::new(args.isa, &Serial, k, n, mat))
-        }
+        Some(w) => Some(packed(args, w, tb)?.0),
         None => None,
     };
     let scratch = scratch_bound(args, &[], m, k, packed.is_none().then_some(n));

@@ -5,7 +5,8 @@ use super::{Heap, Home, How, Life, Plan, Step, aligned, tensor_bytes};
 use crate::registry::{PrepareArgs, candidates};
 use crate::rows::{Blocks, Lent};
 use crate::runtime::Runtime;
-use deepseek_graph::ops::RowBlocks;
+use crate::sequences::Sequences;
+use deepseek_graph::ops::{RaggedBlocks, RowBlocks};
 use deepseek_graph::{Dim, Graph, Node, Symbol, ValueId};
 use deepseek_kernels_cpu::Parallel;
 use deepseek_tensor::Result;
@@ -177,10 +178,17 @@ impl Lowering {
         {
             return Ok((How::Rows(Box::new(blocks)), lent));
         }
+        if let Some(op) = node.op.downcast::<RaggedBlocks>()
+            && let Some((blocks, lent)) =
+                Sequences::lower(graph, node, op, runtime, &self.known_symbols)?
+        {
+            return Ok((How::Rows(Box::new(blocks)), lent));
+        }
         let ranked = node.outputs.iter().flatten().all(|id| graph.fact(*id).rank().is_some());
         if ranked {
             let threads = runtime.pool().threads();
-            let args = PrepareArgs { node, graph, isa: runtime.isa(), threads };
+            let (isa, weights) = (runtime.isa(), runtime.weights());
+            let args = PrepareArgs { node, graph, isa, threads, weights };
             for def in candidates(node.op.name()) {
                 if let Some(p) = (def.prepare)(&args)?
                     && p.scratch_bytes.symbols().is_subset(&self.known_symbols)
