@@ -254,12 +254,12 @@ impl Plan {
         if lent.arena.poison().is_none() && lent.heap.poison().is_none() {
             return lent;
         }
-        let (arena, heap) = self.bounds();
+        let (arena, heap) = self.short_formulas();
         put(&arena, &heap)
     }
 
     /// Short formulas that the arena, and what is beside it, never exceed.
-    fn bounds(&self) -> (Dim, Dim) {
+    fn short_formulas(&self) -> (Dim, Dim) {
         let bounds = self.graph.bounds();
         (self.packing.formula_bound(bounds), self.heap.formula(&mut Cases::new(bounds, true)))
     }
@@ -281,7 +281,7 @@ impl Plan {
         let (arena, heap) = (self.arena(), self.beside());
         let bytes = &arena.bytes + &heap.bytes;
         if matches!(bytes.poison(), Some(DimError::TooComplex)) {
-            let (arena, heap) = self.bounds();
+            let (arena, heap) = self.short_formulas();
             return Formula { bytes: arena + heap, exact: false };
         }
         Formula { bytes, exact: arena.exact && heap.exact }
