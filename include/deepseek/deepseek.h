@@ -892,7 +892,8 @@ deepseek_status deepseek_model_get_memory_for_lengths(const struct deepseek_mode
 
 /**
  * Bytes of a run beyond the weights, as a formula over the model's symbols, e.g.
- * `1536*batch*seq + 4096`. Since 0.1.
+ * `1536*batch*seq + 4096`; an upper bound where the exact formula is too long to write, as
+ * `formula_exact` in the details of `deepseek_model_get_memory` says. Since 0.1.
  */
 DEEPSEEK_API
 deepseek_status deepseek_model_get_memory_formula(const struct deepseek_model *model,

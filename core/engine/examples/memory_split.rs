@@ -67,7 +67,7 @@ fn main() -> Result<()> {
     let prepared = prepare(exported)?;
     rows.push(("everything else fused", take(&lower(&prepared, &runtime, &whole)?)?));
     rows.push(("blocks of rows", take(&lower(&prepared, &runtime, &LowerOptions::default())?)?));
-    let packed = Ragged::new(&prepared, &runtime)?.memory(&lengths)?;
+    let packed = Ragged::new(&prepared, &runtime, &LowerOptions::default())?.memory(&lengths)?;
     rows.push(("no padding", packed.planned_bytes()));
 
     println!("{} sequences of {least} to {most}, bytes beyond the weights", lengths.len());

@@ -36,8 +36,9 @@ pub fn model(model: &Model) -> String {
 
 /// Bytes of a run: `planned_bytes`, which are `arena_bytes` and `output_bytes`;
 /// `heap_bytes`, the part of `arena_bytes` that is not in the arena; `constant_bytes`;
-/// `formula`, the planned bytes over the model's symbols, and whether this shape is
-/// `specialised`, smaller than the formula says; `dynamic_values`; the `largest` values,
+/// `formula`, the planned bytes over the model's symbols, whether that is exact
+/// (`formula_exact`) or an upper bound because the exact one is too long, and whether this
+/// shape is `specialised`, smaller than the formula says; `dynamic_values`; the `largest` values,
 /// descending; and `peak_step`, the node in which most bytes are alive, `scratch_bytes`
 /// among them, with what makes up its `peak`.
 pub fn memory(report: &MemoryReport) -> String {
@@ -56,6 +57,7 @@ pub fn memory_value(report: &MemoryReport) -> Value {
         "heap_bytes": report.heap_bytes,
         "scratch_bytes": report.scratch_bytes,
         "formula": report.formula.to_string(),
+        "formula_exact": report.formula_exact,
         "specialised": report.specialised,
         "peak_step": report.peak_step,
         "peak": report.peak.iter().map(planned).collect::<Vec<_>>(),

@@ -19,10 +19,11 @@ struct Inner {
     /// What the plan was made from, before it was cut into blocks of rows.
     prepared: Graph,
     extras: Extras,
-    memory_budget_bytes: u64,
     inputs: Vec<TensorSpec>,
     outputs: Vec<TensorSpec>,
     source: String,
+    /// How it was lowered, for the packed form.
+    options: LowerOptions,
     ragged: OnceLock<Result<Ragged>>,
 }
 
@@ -207,10 +208,10 @@ impl Model {
             plan,
             prepared,
             extras,
-            memory_budget_bytes,
             inputs,
             outputs,
             source,
+            options,
             ragged,
         })))
     }
@@ -240,15 +241,15 @@ impl Model {
     }
 
     /// The packed form of the model, which runs sequences of different lengths without padding
-    /// (see [`Session::run_ragged`]). Made at the first call; weights are shared, as the model has them
-    /// and as kernels have packed them.
+    /// (see [`Session::run_ragged`]). Made at the first call; it shares the model's weights, as the
+    /// model has them and as kernels have packed them, and keeps within its byte budget.
     ///
     /// # Errors
     /// `Unsupported` if the model has none, naming the node that mixes the rows of sequences and
-    /// why; what lowering reports.
+    /// why; `BudgetExceeded` naming the least number of bytes that would do; what lowering
+    /// reports.
     pub fn ragged(&self) -> Result<&Ragged> {
-        let make =
-            || Ragged::within(&self.0.prepared, self.0.plan.runtime(), self.0.memory_budget_bytes);
+        let make = || Ragged::new(&self.0.prepared, self.0.plan.runtime(), &self.0.options);
         self.0.ragged.get_or_init(make).as_ref().map_err(Clone::clone)
     }
 
@@ -262,9 +263,16 @@ impl Model {
     }
 
     /// Bytes of a run beyond the weights as a formula over the model's symbols. For a shape
-    /// that is packed anew a run takes less; [`Model::plan_memory`] says how much.
+    /// that is packed anew a run takes less; [`Model::plan_memory`] says how much. Where the exact
+    /// formula is too long to write it is an upper bound; see [`Model::memory_formula_is_exact`].
     pub fn memory_formula(&self) -> Dim {
         self.0.plan.memory_formula()
+    }
+
+    /// Whether [`Model::memory_formula`] is exact, for shapes that are not packed anew, or an
+    /// upper bound.
+    pub fn memory_formula_is_exact(&self) -> bool {
+        self.0.plan.memory_formula_is_exact()
     }
 
     /// Exact bytes of a run whose symbols have the given values.

@@ -5,8 +5,8 @@
 
 use deepseek::isa::{self, Level};
 use deepseek::{
-    Attrs, Code, DType, GraphBuilder, Model, RunOptions, Runtime, RuntimeOptions, Session, Tensor,
-    Type, Value,
+    Attrs, Code, DType, GraphBuilder, Model, ModelOptions, RunOptions, Runtime, RuntimeOptions,
+    Session, Tensor, Type, Value,
 };
 use std::path::Path;
 
@@ -104,6 +104,32 @@ fn a_padded_batch_comes_back_in_its_shape_with_zeros() {
     // The plain run is what the model says: rows of padding are not zero.
     let plain = session.run(padded(&rows), &RunOptions::default()).unwrap();
     assert_ne!(floats(plain[0].1.tensor().unwrap()), floats(hidden));
+}
+
+#[test]
+fn the_byte_budget_of_a_model_holds_for_its_packed_form() {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden/hf/bert-mean");
+    let open = |memory_budget_bytes| {
+        let shapes = ["input_ids", "attention_mask", "token_type_ids"];
+        let shapes = shapes.map(|name| (name.to_owned(), vec![4, 9]));
+        let options =
+            ModelOptions { memory_budget_bytes, shapes: shapes.into(), ..Default::default() };
+        Model::open_with(&dir, &runtime(), &options).unwrap()
+    };
+    let rows = sequences();
+    let lengths: Vec<usize> = rows.iter().map(Vec::len).collect();
+    let free = open(0).plan_memory_for_lengths(&[9; 4]).unwrap().planned_bytes();
+    let budget =
+        free.max(open(0).plan_memory(&[("batch", 4), ("seq", 9)]).unwrap().planned_bytes());
+    let model = open(budget);
+    assert!(model.plan_memory_for_lengths(&lengths).unwrap().planned_bytes() <= budget);
+    let session = model.session();
+    session.run_ragged(lists(&rows), &RunOptions::default()).unwrap();
+    assert!(session.observed_bytes() <= budget);
+    let many: Vec<Vec<i64>> = (0..200).map(|i| ids(9, i)).collect();
+    let error = session.run_ragged(lists(&many), &RunOptions::default()).unwrap_err();
+    assert_eq!(error.code(), Code::BudgetExceeded);
+    assert!(error.to_string().contains(&budget.to_string()), "{error}");
 }
 
 #[test]

@@ -12,7 +12,7 @@ use crate::tokenizer::{Encoding, Tokenizer};
 use deepseek_graph::{Graph, Type, Value};
 use deepseek_import::hf::{self, EncoderConfig, Object, SentenceConfig};
 use deepseek_import::package::{self, SentenceEncoder, TOKENIZER, TOKENIZER_CONFIG};
-use deepseek_runtime::{Cancel, Plan, Ragged, RunOptions, Runtime, Session, prepare};
+use deepseek_runtime::{Cancel, LowerOptions, Plan, Ragged, RunOptions, Runtime, Session, prepare};
 use deepseek_tensor::{DType, Result, Tensor, bail, ensure, err};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -101,7 +101,7 @@ impl Embedder {
         let graph = prepare(graph)?;
         Ok(Embedder {
             tokenizer,
-            packed: Ragged::new(&graph, runtime)?,
+            packed: Ragged::new(&graph, runtime, &LowerOptions::default())?,
             graph,
             masked: Mutex::new(None),
             encoder,

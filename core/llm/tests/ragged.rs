@@ -6,7 +6,9 @@ mod common;
 
 use common::{Golden, Random, TINY, inputs};
 use deepseek_import::hf::{self, HfModel};
-use deepseek_runtime::{Isa, Level, Plan, Ragged, Runtime, RuntimeOptions, Session, prepare};
+use deepseek_runtime::{
+    Isa, Level, LowerOptions, Plan, Ragged, Runtime, RuntimeOptions, Session, prepare,
+};
 use deepseek_tensor::Tensor;
 use std::sync::Arc;
 
@@ -22,8 +24,8 @@ impl Both {
     fn open(golden: &Golden, runtime: &Runtime) -> Both {
         let model = hf::load(&golden.dir).unwrap();
         let graph = prepare(model.graph.clone()).unwrap();
-        let ragged =
-            Ragged::new(&graph, runtime).unwrap_or_else(|e| panic!("{}: {e}", golden.name));
+        let ragged = Ragged::new(&graph, runtime, &LowerOptions::default())
+            .unwrap_or_else(|e| panic!("{}: {e}", golden.name));
         let plain = Session::new(Arc::new(Plan::new(graph, runtime).unwrap()));
         let packed = Session::new(ragged.plan().clone());
         Both { model, plain, ragged, packed }

@@ -76,6 +76,16 @@ impl RunContext {
         Ok(())
     }
 
+    /// Counts `bytes` as in use at once with what is, whether or not they are all used.
+    ///
+    /// # Errors
+    /// `BudgetExceeded`, as for bytes that are used.
+    fn set_aside(&self, bytes: u64) -> Result<()> {
+        self.grow(bytes)?;
+        self.shrink(bytes);
+        Ok(())
+    }
+
     fn shrink(&self, bytes: u64) {
         self.heap.set(self.heap.get().saturating_sub(bytes));
     }
@@ -236,6 +246,8 @@ impl Run<'_> {
             let live = |id: ValueId| self.live[id.index()].as_ref();
             recorder.borrow_mut().enter(self.plan, step, &self.layout.needs, live);
         }
+        // Blocks may be smaller than planned.
+        self.ctx.set_aside(self.plan.lent_heap(step, &self.layout.needs))?;
         let result = blocks.run(&inputs, &outputs, &self.arena.part(at, len), self.ctx);
         if let Some(recorder) = &self.ctx.recorder {
             recorder.borrow_mut().leave();

@@ -22,6 +22,7 @@ mod ragged;
 pub mod registry;
 mod rows;
 mod runtime;
+mod sequences;
 mod session;
 
 use deepseek_graph::Graph;

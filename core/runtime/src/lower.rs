@@ -19,15 +19,13 @@ pub struct LowerOptions {
     pub at: Option<Bindings>,
 }
 
+/// Cuts whatever saves memory, into blocks of at most so many rows.
+pub(crate) fn fine(max_rows: u64) -> CutRows {
+    CutRows { max_rows, min_rows: 1, min_row_bytes: 0, min_ratio: 1.0, ..CutRows::default() }
+}
+
 /// Ways to cut a graph, the fastest first, each of less memory than those before it.
 fn ways(whole: bool) -> Vec<Vec<CutRows>> {
-    let fine = |max_rows| CutRows {
-        max_rows,
-        min_rows: 1,
-        min_row_bytes: 0,
-        min_ratio: 1.0,
-        ..CutRows::default()
-    };
     let coarse = |max_rows| CutRows { block_bytes: u64::MAX, coarse: true, ..fine(max_rows) };
     let mut ways = if whole { vec![vec![]] } else { Vec::new() };
     ways.push(vec![CutRows::default()]);
@@ -44,10 +42,25 @@ fn ways(whole: bool) -> Vec<Vec<CutRows>> {
 /// What passes and lowering report; `BudgetExceeded` naming the least number of bytes that
 /// would do, if no way of cutting fits the budget at the extents it must hold for.
 pub fn lower(graph: &Graph, runtime: &Runtime, options: &LowerOptions) -> Result<Plan> {
+    let plans = ways(options.whole).into_iter().map(|way| Plan::new(cut(graph, &way)?, runtime));
+    first_that_fits(plans, options)
+}
+
+/// The first of `plans` that keeps within the budget, made as they are asked for.
+///
+/// # Errors
+/// As [`lower`].
+pub(crate) fn first_that_fits(
+    plans: impl Iterator<Item = Result<Plan>>,
+    options: &LowerOptions,
+) -> Result<Plan> {
     let budget = options.memory_budget_bytes;
     let mut least: Option<u64> = None;
-    for way in ways(options.whole) {
-        let mut plan = Plan::new(cut(graph, &way)?, runtime)?;
+    // The plan before lives until the next is made, which shares its packed weights.
+    let mut before: Option<Plan> = None;
+    for plan in plans {
+        let mut plan = plan?;
+        drop(before.take());
         let bytes = match &options.at {
             Some(at) => plan.memory(at).map(|r| r.planned_bytes()),
             None => plan.memory_within_bounds().map(|r| r.planned_bytes()),
@@ -61,6 +74,7 @@ pub fn lower(graph: &Graph, runtime: &Runtime, options: &LowerOptions) -> Result
             Ok(bytes) if bytes <= budget => return Ok(plan),
             Ok(bytes) => least = Some(least.map_or(bytes, |l| l.min(bytes))),
         }
+        before = Some(plan);
     }
     let least = least.unwrap_or(0);
     bail!(
@@ -70,13 +84,8 @@ pub fn lower(graph: &Graph, runtime: &Runtime, options: &LowerOptions) -> Result
     )
 }
 
-/// The graph cut where that costs no time.
-pub(crate) fn cut_fast(graph: &Graph) -> Result<Graph> {
-    cut(graph, &[CutRows::default()])
-}
-
 /// The graph cut by each of `way` in turn.
-fn cut(graph: &Graph, way: &[CutRows]) -> Result<Graph> {
+pub(crate) fn cut(graph: &Graph, way: &[CutRows]) -> Result<Graph> {
     let mut graph = graph.clone();
     for pass in way {
         let pipeline = Pipeline::new(Vec::new()).with(pass.clone()).with(DeadCode);

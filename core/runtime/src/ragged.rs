@@ -5,16 +5,21 @@
 //! results become lists or a padded batch again. It owns no memory to run with; that is a
 //! [`Session`](crate::Session) over [`Ragged::plan`].
 
-use crate::lower::cut_fast;
+use crate::lower::{LowerOptions, cut, fine, first_that_fits};
 use crate::plan::{MemoryReport, Plan};
 use crate::runtime::Runtime;
 use deepseek_graph::ops::util::to_f64;
+use deepseek_graph::passes::CutRows;
 use deepseek_graph::passes::ragged::{
     InputKind, OutputKind, Packed, PackedInput, PackedOutput, pack,
 };
 use deepseek_graph::{Bindings, Dim, EvalArgs, Graph, NoSubgraphs, Operator, Symbol, Value, ops};
 use deepseek_tensor::{DType, Result, Tensor, bail, ensure, err};
 use std::sync::Arc;
+
+/// Rows of a block of sequences for each thread: products of so many rows keep a thread busy for
+/// longer than it takes to wake it.
+const ROWS_PER_THREAD: usize = 128;
 
 /// A plan over packed rows, and how the inputs and outputs of the padded model relate to it.
 pub struct Ragged {
@@ -40,24 +45,33 @@ pub struct PackedBatch {
 }
 
 impl Ragged {
-    /// Packs and lowers `graph`, which has been through [`prepare`](crate::prepare).
+    /// Packs and lowers `graph`, which has been through [`prepare`](crate::prepare). The model
+    /// runs some sequences at a time, so that its working memory does not grow with their number,
+    /// unless `options` say to run it whole. A budget must hold for as many tokens as the padded
+    /// batch at `options.at` has places.
     ///
     /// # Errors
-    /// `Unsupported` with node and reason if the graph has no packed form; as [`Plan::new`].
-    pub fn new(graph: &Graph, runtime: &Runtime) -> Result<Ragged> {
-        Ragged::within(graph, runtime, 0)
-    }
-
-    /// As [`Ragged::new`]; runs that take more than `budget` bytes beyond the constants are
-    /// refused, 0 sets no bound.
-    ///
-    /// # Errors
-    /// As [`Ragged::new`].
-    pub fn within(graph: &Graph, runtime: &Runtime, budget: u64) -> Result<Ragged> {
-        let Packed { graph, inputs, outputs, batch, seq, tokens, longest, lengths } = pack(graph)?;
-        let mut plan = Plan::new(cut_fast(&graph)?, runtime)?;
-        plan.limit(budget);
-        let plan = Arc::new(plan);
+    /// `Unsupported` with node and reason if the graph has no packed form; as
+    /// [`lower`](crate::lower()).
+    pub fn new(graph: &Graph, runtime: &Runtime, options: &LowerOptions) -> Result<Ragged> {
+        let packed = pack(graph)?;
+        let at = options.at.as_ref().map(|at| padded_extents(at, &packed)).transpose()?;
+        let options = LowerOptions { at, ..options.clone() };
+        let plans = ways(runtime, options.whole).into_iter().map(|(rows, way)| {
+            let body = cut(&packed.graph, &way)?;
+            let Some(rows) = rows else { return Plan::new(body, runtime) };
+            match packed.in_blocks(&body, rows)? {
+                Some(graph) => {
+                    let plan = Plan::new(graph, runtime)?;
+                    let in_blocks = plan.kernels().all(|(_, kernel)| kernel != "reference");
+                    // What blocks take may not be known beforehand.
+                    if in_blocks { Ok(plan) } else { Plan::new(body, runtime) }
+                }
+                None => Plan::new(body, runtime),
+            }
+        });
+        let plan = Arc::new(first_that_fits(plans, &options)?);
+        let Packed { inputs, outputs, batch, seq, tokens, longest, lengths, .. } = packed;
         Ok(Ragged { plan, inputs, outputs, batch, seq, tokens, longest, lengths })
     }
 
@@ -415,6 +429,34 @@ impl Ragged {
         inputs.push(Tensor::from_vec(&[longest], (0..longest as i64).collect())?.into());
         Ok(PackedBatch { inputs, lengths, seq })
     }
+}
+
+/// Rows of the sequences that run together, at most, and how their graph is cut besides; the
+/// fastest first, each of less memory than those before it.
+fn ways(runtime: &Runtime, whole: bool) -> Vec<(Option<usize>, Vec<CutRows>)> {
+    // Enough rows for each thread, and for the weights to be worth reading again.
+    let most = ROWS_PER_THREAD * runtime.threads().max(4);
+    let mut ways = if whole { vec![(None, Vec::new())] } else { Vec::new() };
+    let fast = [most, 256, 128, 1].map(|rows| (Some(rows), vec![CutRows::default()]));
+    ways.extend(fast);
+    ways.extend([72, 24, 1].map(|rows| (Some(1), vec![fine(rows)])));
+    ways
+}
+
+/// The packed extents of the largest padded batch at `at`: as many tokens as it has places.
+fn padded_extents(at: &Bindings, packed: &Packed) -> Result<Bindings> {
+    let mut out = Bindings::new();
+    let mut bind = |symbol: &Symbol, n: i64| {
+        out.bind(symbol.clone(), n).map_err(|e| err!(InvalidArgument, "{e}"))
+    };
+    for (symbol, n) in at.iter().filter(|(symbol, _)| **symbol != packed.seq) {
+        bind(symbol, n)?;
+    }
+    if let (Some(batch), Some(seq)) = (at.get(packed.batch.name()), at.get(packed.seq.name())) {
+        bind(&packed.longest, seq)?;
+        bind(&packed.tokens, batch.saturating_mul(seq))?;
+    }
+    Ok(out)
 }
 
 /// Fails unless every element of a mask says that there is a token.

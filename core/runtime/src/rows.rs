@@ -1,4 +1,6 @@
-//! `RowBlocks` on a plan of its own: a body that runs block by block inside one step.
+//! `RowBlocks` on a plan of its own: a body that runs block by block inside one step. What is
+//! cut between sequences, [`RaggedBlocks`](deepseek_graph::ops::RaggedBlocks), is in
+//! [`sequences`](crate::sequences).
 //!
 //! The body's plan has no memory of its own. Its arena, planned for a block, is scratch of
 //! the outer step; what it reads block by block are views of the outer values, and its
@@ -8,9 +10,10 @@
 //! body for each block.
 
 use crate::arena::Arena;
-use crate::exec::{self, Call, RunContext};
+use crate::exec::{self, Call, Layout, RunContext};
 use crate::plan::{Plan, eval_shape};
 use crate::runtime::Runtime;
+use crate::sequences::Sequences;
 use deepseek_graph::interpret::bind_inputs;
 use deepseek_graph::ops::RowBlocks;
 use deepseek_graph::{Bindings, Dim, Graph, Node, Symbol, Type, Value};
@@ -22,17 +25,24 @@ pub(crate) struct Blocks {
     /// Plan of the body; its outputs are in the caller's memory.
     pub plan: Plan,
     /// Most rows of a block.
-    block: usize,
-    /// For each cut input, how many leading axes count rows.
-    leading: Vec<usize>,
+    pub block: usize,
+    pub cutting: Cutting,
     /// Cut inputs that output 0 may overwrite: nothing reads them when it is written.
-    in_place: Vec<usize>,
+    pub in_place: Vec<usize>,
     /// Number of rows, as a formula of the outer symbols.
-    rows: Dim,
-    /// The body's symbols that count rows.
-    row_symbols: BTreeSet<Symbol>,
+    pub rows: Dim,
     /// What the body's symbols are at most, as formulas of the outer symbols.
-    sizes: BTreeMap<Symbol, Dim>,
+    pub sizes: BTreeMap<Symbol, Dim>,
+    /// What they would be if the body ran once, over all rows.
+    pub at_once: BTreeMap<Symbol, Dim>,
+}
+
+/// Where inputs are cut.
+pub(crate) enum Cutting {
+    /// After any row. For each cut input, how many leading axes count rows.
+    Rows(Vec<usize>),
+    /// Between sequences.
+    Sequences(Sequences),
 }
 
 /// Nodes that run in blocks of rows; what that saves and costs for given extents.
@@ -46,7 +56,7 @@ pub struct Cut {
     pub block_rows: u64,
     /// All rows.
     pub rows: u64,
-    /// Number of blocks.
+    /// Number of blocks; between sequences more if these do not fill them.
     pub blocks: u64,
     /// Bytes that the nodes would hold beside their inputs and outputs, run at once.
     pub bytes_at_once: u64,
@@ -88,13 +98,13 @@ impl Blocks {
             }
         }
         let plan = Plan::within(body, runtime)?;
-        let told =
-            |d: &Dim| d.poison().is_none() && d.symbols().iter().all(|s| sizes.contains_key(s));
-        let (arena, heap) = (plan.arena_formula(), plan.heap_formula());
-        if plan.dynamic_values() > 0 || !told(&arena) || !told(&heap) {
+        if plan.dynamic_values() > 0 || !plan.symbols().iter().all(|s| sizes.contains_key(s)) {
             return Ok(None);
         }
-        let lent = Lent { arena: arena.substitute(&sizes), heap: heap.substitute(&sizes) };
+        let lent = plan.lent(&sizes);
+        if lent.arena.poison().is_some() || lent.heap.poison().is_some() {
+            return Ok(None);
+        }
         let in_place = (0..leading.len()).filter(|&i| plan.may_overwrite(i)).collect();
         let mut rows = Dim::from(0i64);
         if let Some(shape) =
@@ -102,11 +112,13 @@ impl Blocks {
         {
             rows = Dim::product(&shape[..leading[0]]);
         }
-        let extent = |id| op.body.fact(id).shape().and_then(|s| s.first()?.as_symbol()).cloned();
-        let row_symbols = op.body.inputs()[..leading.len()].iter().filter_map(|id| extent(*id));
-        let row_symbols = row_symbols.collect();
-        let blocks = Blocks { plan, block, leading, in_place, rows, row_symbols, sizes };
-        Ok(Some((blocks, lent)))
+        let mut at_once = sizes.clone();
+        for id in &op.body.inputs()[..leading.len()] {
+            let extent = op.body.fact(*id).shape().and_then(|s| s.first()?.as_symbol());
+            at_once.extend(extent.map(|symbol| (symbol.clone(), rows.clone())));
+        }
+        let cutting = Cutting::Rows(leading);
+        Ok(Some((Blocks { plan, block, cutting, in_place, rows, sizes, at_once }, lent)))
     }
 
     /// Cut inputs whose bytes output 0 may take over.
@@ -121,13 +133,10 @@ impl Blocks {
     pub fn cut(&self, node: &str, bindings: &Bindings) -> Result<Cut> {
         let value = |d: &Dim| d.eval(bindings).map_err(|e| err!(InvalidArgument, "{d}: {e}"));
         let rows = value(&self.rows)?.max(0);
-        let needs = |of_rows: Option<i64>| -> Result<u64> {
+        let needs = |sizes: &BTreeMap<Symbol, Dim>| -> Result<u64> {
             let mut inner = Bindings::new();
-            for (symbol, most) in &self.sizes {
-                let n = match of_rows {
-                    Some(n) if self.row_symbols.contains(symbol) => n,
-                    _ => value(most)?,
-                };
+            for (symbol, size) in sizes {
+                let n = value(size)?;
                 inner.bind(symbol, n).map_err(|e| err!(InvalidArgument, "{symbol:?}: {e}"))?;
             }
             Ok(self.plan.needs(&inner)?.total())
@@ -141,8 +150,8 @@ impl Blocks {
             block_rows,
             rows: rows_u,
             blocks,
-            bytes_at_once: needs(Some(rows))?,
-            bytes_in_blocks: needs(None)?,
+            bytes_at_once: needs(&self.at_once)?,
+            bytes_in_blocks: needs(&self.sizes)?,
             weight_bytes,
             extra_weight_bytes: weight_bytes * blocks.saturating_sub(1),
         })
@@ -151,7 +160,8 @@ impl Blocks {
     /// Runs the body over all rows of `inputs` into `outputs`, in `arena`.
     ///
     /// # Errors
-    /// `ShapeMismatch` if numbers of rows differ; cancellation; what a node of the body reports.
+    /// `ShapeMismatch` if numbers of rows differ; `InvalidArgument` for offsets that are none;
+    /// cancellation; what a node of the body reports.
     pub fn run(
         &self,
         inputs: &[Tensor],
@@ -159,11 +169,19 @@ impl Blocks {
         arena: &Arena,
         ctx: &RunContext,
     ) -> Result<()> {
-        let (cut, whole) = inputs.split_at(self.leading.len());
+        let mut layout = None;
+        let mut block = |inputs: Vec<Value>, given: Vec<Tensor>| {
+            self.run_block(inputs, &given, arena, &mut layout, ctx)
+        };
+        let leading = match &self.cutting {
+            Cutting::Rows(leading) => leading,
+            Cutting::Sequences(sequences) => return sequences.run(inputs, outputs, block),
+        };
+        let (cut, whole) = inputs.split_at(leading.len());
         let mut total = None;
         let cut = cut
             .iter()
-            .zip(&self.leading)
+            .zip(leading)
             .map(|(t, &leading)| {
                 let (lead, rest) = t.shape().split_at(leading);
                 let rows = lead.iter().product::<usize>();
@@ -178,7 +196,6 @@ impl Blocks {
             })
             .collect::<Result<Vec<_>>>()?;
         let total = total.unwrap_or(0);
-        let mut layout = None;
         for from in (0..total).step_by(self.block) {
             let rows = self.block.min(total - from);
             let slices = cut.iter().map(|t| t.slice_axis(0, from, 1, rows).map(Value::Tensor));
@@ -191,21 +208,32 @@ impl Blocks {
                     t.reshape(&[total, rest])?.slice_axis(0, from, 1, rows)
                 })
                 .collect::<Result<Vec<_>>>()?;
-            let bindings = bind_inputs(self.plan.graph(), inputs.iter())?;
-            let needs = self.plan.needs(&bindings)?;
-            ensure!(
-                needs.placement.bytes <= arena.len(),
-                InvalidGraph,
-                "a block of {rows} rows takes {} bytes, one of {} only {}; \
-                 the body is not one that computes each row by itself",
-                needs.placement.bytes,
-                self.block.min(total),
-                arena.len()
-            );
-            let call = Call { inputs, bindings, needs, given: &given };
-            exec::run(&self.plan, call, arena, &mut layout, ctx)?;
+            block(inputs, given)?;
         }
         Ok(())
+    }
+
+    /// Runs the body once.
+    fn run_block(
+        &self,
+        inputs: Vec<Value>,
+        given: &[Tensor],
+        arena: &Arena,
+        layout: &mut Option<Layout>,
+        ctx: &RunContext,
+    ) -> Result<()> {
+        let bindings = bind_inputs(self.plan.graph(), inputs.iter())?;
+        let needs = self.plan.needs(&bindings)?;
+        ensure!(
+            needs.placement.bytes <= arena.len(),
+            InvalidGraph,
+            "a block takes {} bytes, the largest only {}; \
+             the body is not one that computes each row by itself",
+            needs.placement.bytes,
+            arena.len()
+        );
+        let call = Call { inputs, bindings, needs, given };
+        exec::run(&self.plan, call, arena, layout, ctx).map(|_| ())
     }
 }
 

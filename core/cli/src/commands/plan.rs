@@ -25,6 +25,7 @@ pub struct Args {
 pub fn run(args: &Args, out: &mut impl Write) -> Result<()> {
     let model = args.model.open_for(&args.shapes.parse()?)?;
     let formula = model.memory_formula();
+    let exact = model.memory_formula_is_exact();
     let open: Vec<String> = model.summary().symbols.into_keys().collect();
     // Without shapes, a model with named dimensions still has its formula, and a worst case
     // if they have bounds.
@@ -54,13 +55,14 @@ pub fn run(args: &Args, out: &mut impl Write) -> Result<()> {
         object["model"] = json!(args.model.model.display().to_string());
         object["device"] = json!("cpu");
         object["formula"] = json!(formula.to_string());
+        object["formula_exact"] = json!(exact);
         object["symbols"] = json!(open);
         object["cuts"] = cuts.iter().map(cut_value).collect();
         object["worst_case"] = json!(bounded && report.is_some());
         return say(out, object);
     }
     let Some(report) = report else {
-        say(out, format_args!("bytes beyond the weights = {formula}"))?;
+        say(out, format_args!("bytes beyond the weights {} {formula}", relation(exact)))?;
         return say(
             out,
             format_args!("give --shape for every input to get the number ({})", open.join(", ")),
@@ -71,6 +73,11 @@ pub fn run(args: &Args, out: &mut impl Write) -> Result<()> {
     }
     print(&report, out)?;
     print_cuts(&cuts, out)
+}
+
+/// How the bytes relate to the formula.
+fn relation(exact: bool) -> &'static str {
+    if exact { "=" } else { "<=" }
 }
 
 fn cut_value(c: &Cut) -> serde_json::Value {
@@ -111,7 +118,8 @@ fn print_cuts(cuts: &[Cut], out: &mut impl Write) -> Result<()> {
 
 fn print(r: &MemoryReport, out: &mut impl Write) -> Result<()> {
     let line = |bytes: u64| format!("{bytes:>14} bytes  {:>10}", human_bytes(bytes));
-    say(out, format_args!("bytes beyond the weights = {}", r.formula))?;
+    let relation = relation(r.formula_exact);
+    say(out, format_args!("bytes beyond the weights {relation} {}", r.formula))?;
     say(out, format_args!("  working memory {}", line(r.arena_bytes)))?;
     if r.heap_bytes > 0 {
         say(out, format_args!("    of it beside the arena {:>6}", human_bytes(r.heap_bytes)))?;

@@ -37,6 +37,7 @@
 mod arith;
 mod bounds;
 mod compile;
+mod cover;
 mod error;
 mod eval;
 mod expr;

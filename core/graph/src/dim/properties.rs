@@ -240,6 +240,23 @@ proptest! {
     }
 
     #[test]
+    fn covers_are_at_least_as_large(
+        a in trees(), b in trees(), sizes in sizes(), below in sizes(), above in sizes(),
+    ) {
+        let bounds = bounds_around(&sizes, &below, &above);
+        let at = bound_sizes(&sizes);
+        let (a, b) = (a.dim(), b.dim());
+        let smooth = a.without_rounding(&bounds);
+        if let (Ok(value), Ok(bound)) = (a.eval(&at), smooth.eval(&at)) {
+            prop_assert!(value <= bound, "{} = {} exceeds {} = {}", a, value, smooth, bound);
+        }
+        let cover = a.cover(&b, &bounds);
+        if let (Ok(x), Ok(y), Ok(both)) = (a.eval(&at), b.eval(&at), cover.eval(&at)) {
+            prop_assert!(x.max(y) <= both, "{} = {} for {} and {}", cover, both, x, y);
+        }
+    }
+
+    #[test]
     fn unify_finds_the_size(factor in 1i64..50, offset in -20i64..50, size in 0i64..1000) {
         let dim = Dim::sym("s") * factor + offset;
         let mut bindings = Bindings::new();

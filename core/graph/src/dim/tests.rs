@@ -445,3 +445,19 @@ fn broadcast_conflict_is_seen_when_built() {
     assert_eq!(Dim::from(3).try_broadcast(&Dim::sym("n")), Ok(Dim::from(3)));
     assert_eq!(Dim::from(3).try_broadcast(&Dim::from(1)), Ok(Dim::from(3)));
 }
+
+#[test]
+fn covers_drop_rounding_and_take_the_greater_coefficients() {
+    let limits = bounds(&[("x", 1, None), ("y", 0, Some(9))]);
+    let smooth = |text: &str| dim(text).without_rounding(&limits).to_string();
+    assert_eq!(smooth("64*ceildiv(x*y,16)"), "4*x*y+60");
+    assert_eq!(smooth("3*floordiv(x,2)+y"), "2*x+y");
+    // Nothing to drop: a quotient that counts negatively, of what may be negative, by a symbol.
+    for same in ["x-floordiv(x,2)", "floordiv(y-x,2)", "floordiv(x,y)", "min(x,y)"] {
+        assert_eq!(smooth(same), dim(same).to_string());
+    }
+    let cover = |a: &str, b: &str| dim(a).cover(&dim(b), &limits);
+    assert_eq!(cover("3*x+y", "2*x+4*y+7"), dim("3*x+4*y+7"));
+    assert_eq!(cover("x-3*y", "x*y-y"), dim("x*y+x-y"));
+    assert_eq!(cover("mod(x,y-5)", "x"), dim("mod(x,y-5)").max(&dim("x")));
+}

@@ -91,7 +91,7 @@ pub use bitwise::{BitShift, BitwiseAnd, BitwiseNot, BitwiseOr, BitwiseXor};
 pub use cast::{BitCast, Cast, CastLike};
 pub use col2im::Col2Im;
 pub use concat::{Concat, Split};
-pub use control::{If, Loop, RowBlocks, Scan, SequenceMap};
+pub use control::{Counts, If, Loop, RaggedBlocks, RowBlocks, Scan, SequenceBlock, SequenceMap};
 pub use conv::{Conv, ConvTranspose};
 pub use conv_int::{ConvInteger, QLinearConv};
 pub use cumulative::{CumProd, CumSum};
@@ -311,6 +311,7 @@ static OPS: &[OpDef] = &[
     OpDef::of::<QuantizeLinear>(),
     OpDef::of::<RMSNormalization>(),
     OpDef::of::<RNN>(),
+    OpDef::of::<RaggedBlocks>(),
     OpDef::of::<RandomNormal>(),
     OpDef::of::<RandomNormalLike>(),
     OpDef::of::<RandomUniform>(),

@@ -5,7 +5,8 @@ use super::{Heap, Home, How, Life, Plan, Step, aligned, tensor_bytes};
 use crate::registry::{PrepareArgs, candidates};
 use crate::rows::{Blocks, Lent};
 use crate::runtime::Runtime;
-use deepseek_graph::ops::RowBlocks;
+use crate::sequences::Sequences;
+use deepseek_graph::ops::{RaggedBlocks, RowBlocks};
 use deepseek_graph::{Dim, Graph, Node, Symbol, ValueId};
 use deepseek_kernels_cpu::Parallel;
 use deepseek_tensor::Result;
@@ -174,6 +175,12 @@ impl Lowering {
         if let Some(op) = node.op.downcast::<RowBlocks>()
             && let Some((blocks, lent)) =
                 Blocks::lower(graph, node, op, runtime, &self.known_symbols)?
+        {
+            return Ok((How::Rows(Box::new(blocks)), lent));
+        }
+        if let Some(op) = node.op.downcast::<RaggedBlocks>()
+            && let Some((blocks, lent)) =
+                Sequences::lower(graph, node, op, runtime, &self.known_symbols)?
         {
             return Ok((How::Rows(Box::new(blocks)), lent));
         }

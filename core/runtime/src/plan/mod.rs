@@ -13,12 +13,13 @@ pub(crate) mod pack;
 mod report;
 
 use crate::registry::Kernel;
-use crate::rows::{Blocks, Cut};
+use crate::rows::{Blocks, Cut, Lent};
 use crate::runtime::Runtime;
-use deepseek_graph::{Bindings, CompiledDim, Dim, Graph, Node, Symbol, Type, ValueId};
+use deepseek_graph::{Bindings, CompiledDim, Dim, DimError, Graph, Node, Symbol, Type, ValueId};
 use deepseek_tensor::{DType, Dims, Result, Tensor, ensure, err};
-use pack::{Packing, Placement};
+use pack::{Cases, Formula, Packing, Placement};
 use parking_lot::Mutex;
+use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 
 pub use report::{MemoryReport, PlannedKind, PlannedSpan, PlannedValue};
@@ -126,8 +127,8 @@ pub struct Plan {
     /// Values whose size depends on data, and nodes with subgraphs.
     dynamic_values: usize,
     needs: Remembered,
-    arena_formula: OnceLock<Dim>,
-    heap_formula: OnceLock<Dim>,
+    arena_formula: OnceLock<Formula>,
+    heap_formula: OnceLock<Formula>,
     outputs: Dim,
     /// Bytes that a run may take; 0 sets no bound.
     budget: u64,
@@ -223,7 +224,11 @@ impl Plan {
     /// Bytes of the arena, scratch included, as a formula over the graph's symbols. For a
     /// shape that is packed anew a run takes less; [`Plan::memory`] says how much.
     pub fn arena_formula(&self) -> Dim {
-        self.arena_formula.get_or_init(|| self.packing.formula(self.graph.bounds())).clone()
+        self.arena().bytes.clone()
+    }
+
+    fn arena(&self) -> &Formula {
+        self.arena_formula.get_or_init(|| self.packing.formula(self.graph.bounds()))
     }
 
     /// Bytes of the outputs as a formula over the graph's symbols.
@@ -232,14 +237,59 @@ impl Plan {
     }
 
     /// Most bytes that values beside the arena hold at once as a formula.
-    pub(crate) fn heap_formula(&self) -> Dim {
-        self.heap_formula.get_or_init(|| self.heap.formula(&self.graph)).clone()
+    fn beside(&self) -> &Formula {
+        let bounds = self.graph.bounds();
+        let of = |cases: &mut Cases| self.heap.formula(cases);
+        self.heap_formula.get_or_init(|| Formula::of(bounds, of))
+    }
+
+    /// Bytes of the arena and beside it with the symbols replaced, exact if that can be written,
+    /// else no less. Poisoned if even that is too long.
+    pub(crate) fn lent(&self, sizes: &BTreeMap<Symbol, Dim>) -> Lent {
+        let put = |arena: &Dim, heap: &Dim| Lent {
+            arena: arena.substitute(sizes),
+            heap: heap.substitute(sizes),
+        };
+        let lent = put(&self.arena().bytes, &self.beside().bytes);
+        if lent.arena.poison().is_none() && lent.heap.poison().is_none() {
+            return lent;
+        }
+        let (arena, heap) = self.short_formulas();
+        put(&arena, &heap)
+    }
+
+    /// Short formulas that the arena, and what is beside it, never exceed.
+    fn short_formulas(&self) -> (Dim, Dim) {
+        let bounds = self.graph.bounds();
+        (self.packing.formula_bound(bounds), self.heap.formula(&mut Cases::new(bounds, true)))
     }
 
     /// Bytes of a run beyond the constants as a formula over the graph's symbols: the
-    /// arena, and the most that outputs and other values beside it hold at once.
+    /// arena, and the most that outputs and other values beside it hold at once. Where the exact
+    /// formula is too long to write it is an upper bound; see [`Plan::memory_formula_is_exact`].
     pub fn memory_formula(&self) -> Dim {
-        &self.arena_formula() + &self.heap_formula()
+        self.formula().bytes
+    }
+
+    /// Whether [`Plan::memory_formula`] is exact for shapes that are not packed anew. It is not
+    /// where many values of extents that cannot be compared live at overlapping times.
+    pub fn memory_formula_is_exact(&self) -> bool {
+        self.formula().exact
+    }
+
+    fn formula(&self) -> Formula {
+        let (arena, heap) = (self.arena(), self.beside());
+        let bytes = &arena.bytes + &heap.bytes;
+        if matches!(bytes.poison(), Some(DimError::TooComplex)) {
+            let (arena, heap) = self.short_formulas();
+            return Formula { bytes: arena + heap, exact: false };
+        }
+        Formula { bytes, exact: arena.exact && heap.exact }
+    }
+
+    /// Symbols that planned sizes depend on.
+    pub(crate) fn symbols(&self) -> &[Symbol] {
+        &self.symbols
     }
 
     /// Values and nodes whose sizes depend on data.
@@ -382,16 +432,15 @@ impl Heap {
         Ok(Needs { placement, heap_sizes, heap, outputs })
     }
 
-    fn formula(&self, graph: &Graph) -> Dim {
+    fn formula(&self, cases: &mut Cases) -> Dim {
         let mut held = vec![Vec::new(); self.steps + 1];
         for (i, &(first, last)) in self.spans.iter().enumerate() {
             held[first..=last].iter_mut().for_each(|step| step.push(i));
         }
         held.dedup();
-        let mut cases = pack::Cases::new(graph.bounds());
-        let mut most = vec![cases.intern(Dim::default())];
+        let mut most = vec![cases.sum(std::iter::empty())];
         for step in held {
-            let sum = cases.intern(Dim::sum(step.iter().map(|&i| self.sizes[i].0.source())));
+            let sum = cases.sum(step.iter().map(|&i| self.sizes[i].0.source()));
             cases.keep_largest(&mut most, sum);
         }
         cases.maximum(&most)

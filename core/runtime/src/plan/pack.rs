@@ -13,7 +13,7 @@
 //! sizes, and the smaller arena is used. Rejected: a list of slots, each as large as the
 //! largest block it ever holds, because blocks of different sizes cannot share bytes.
 
-use deepseek_graph::{Bounds, CompiledDim, Dim, Symbol};
+use deepseek_graph::{Bindings, Bounds, CompiledDim, Dim, DimError, Symbol};
 use deepseek_tensor::{Result, err};
 use std::collections::{BTreeSet, HashMap};
 
@@ -28,8 +28,17 @@ const MAX_CONFLICTS: usize = 40_000;
 /// derived, so that the number of cases stays small.
 const MAX_CASES: usize = 24;
 
+/// Cases of a formula that is kept short.
+const MAX_SHORT_CASES: usize = 4;
+
 /// Proofs that one formula may take, so that it is there in a second at most.
-const MAX_PROOFS: usize = 20_000;
+const MAX_PROOFS: usize = 4_000;
+
+/// Shapes at which formulas are compared before a proof is tried.
+const SAMPLES: usize = 8;
+
+/// Values of symbols in these shapes, within their bounds.
+const LEVELS: [i64; 7] = [1, 48, 3, 384, 2, 100, 9];
 
 /// A span of the arena during some steps.
 #[derive(Clone, Debug)]
@@ -178,11 +187,22 @@ impl Packing {
 
     /// Size of the arena as a formula: what [`Packing::place`] gives, unless it packs the
     /// shape anew and smaller.
-    pub fn formula(&self, bounds: &Bounds) -> Dim {
-        let mut cases = Cases::new(bounds);
+    pub fn formula(&self, bounds: &Bounds) -> Formula {
+        Formula::of(bounds, |cases| self.largest_end(cases))
+    }
+
+    /// A short formula that the arena is never larger than.
+    pub fn formula_bound(&self, bounds: &Bounds) -> Dim {
+        self.largest_end(&mut Cases::new(bounds, true))
+    }
+
+    /// The highest end of a block.
+    fn largest_end(&self, cases: &mut Cases) -> Dim {
+        let sizes: Vec<usize> =
+            self.formulas.iter().map(|f| cases.intern_size(f.source())).collect();
         let mut ends: Vec<Vec<usize>> = vec![Vec::new(); self.blocks.len()];
         let mut covered = vec![false; self.blocks.len()];
-        let zero = cases.intern(Dim::default());
+        let zero = cases.intern_size(&Dim::default());
         for &b in &self.order {
             let mut starts = if self.below[b].is_empty() { vec![zero] } else { Vec::new() };
             for &under in &self.below[b] {
@@ -191,11 +211,8 @@ impl Packing {
                     cases.keep_largest(&mut starts, end);
                 }
             }
-            let size = self.size[b];
-            ends[b] = starts
-                .iter()
-                .map(|&start| cases.plus(start, size, self.formulas[size].source()))
-                .collect();
+            let size = sizes[self.size[b]];
+            ends[b] = starts.iter().map(|&start| cases.plus(start, size)).collect();
         }
         let mut tops = vec![zero];
         for &end in (0..ends.len()).filter(|&b| !covered[b]).flat_map(|b| &ends[b]) {
@@ -358,46 +375,109 @@ fn tightest_gap(taken: &[(usize, usize)], bytes: usize) -> usize {
     best.map_or(end, |(_, at)| at)
 }
 
+/// Bytes as a formula over symbols.
+#[derive(Clone, Debug)]
+pub(crate) struct Formula {
+    /// The bytes.
+    pub bytes: Dim,
+    /// Whether they are exact; else they are an upper bound, because the exact formula is too
+    /// long to write.
+    pub exact: bool,
+}
+
+impl Formula {
+    /// What `derive` makes of exact cases, or of short ones where that is too long.
+    pub fn of(bounds: &Bounds, derive: impl Fn(&mut Cases) -> Dim) -> Formula {
+        let bytes = derive(&mut Cases::new(bounds, false));
+        if !matches!(bytes.poison(), Some(DimError::TooComplex)) {
+            return Formula { bytes, exact: true };
+        }
+        Formula { bytes: derive(&mut Cases::new(bounds, true)), exact: false }
+    }
+}
+
 /// Formulas of which the largest counts. A model repeats its layers, and so do the sums and
 /// the questions which of two is larger: each is answered once.
 pub(crate) struct Cases<'a> {
     bounds: &'a Bounds,
+    /// Whether formulas are kept short: upper bounds without rounding, few at a time.
+    short: bool,
     formulas: Vec<Dim>,
+    /// What each formula is at `samples`, where it has a value.
+    values: Vec<[Option<i64>; SAMPLES]>,
     index: HashMap<Dim, usize>,
-    /// Sum of a formula and a size, by their indices.
+    /// Sum of two formulas, by their indices.
     sums: HashMap<(usize, usize), usize>,
     /// Whether the first is proven to be at most the second.
     at_most: HashMap<(usize, usize), bool>,
+    proofs: usize,
+    samples: [Bindings; SAMPLES],
 }
 
 impl<'a> Cases<'a> {
     /// None yet, over symbols within `bounds`.
-    pub fn new(bounds: &'a Bounds) -> Self {
+    pub fn new(bounds: &'a Bounds, short: bool) -> Self {
         Cases {
             bounds,
+            short,
             formulas: Vec::new(),
+            values: Vec::new(),
             index: HashMap::new(),
             sums: HashMap::new(),
             at_most: HashMap::new(),
+            proofs: 0,
+            samples: std::array::from_fn(|_| Bindings::new()),
         }
     }
 
-    /// Index of a formula.
-    pub fn intern(&mut self, formula: Dim) -> usize {
-        *self.index.entry(formula).or_insert_with_key(|formula| {
-            self.formulas.push(formula.clone());
-            self.formulas.len() - 1
-        })
+    /// Index of a size.
+    pub fn intern_size(&mut self, size: &Dim) -> usize {
+        let formula = match self.short {
+            true => size.without_rounding(self.bounds),
+            false => size.clone(),
+        };
+        self.intern(formula)
     }
 
-    /// Formula `at` and `bytes`, which is size number `size`.
-    fn plus(&mut self, at: usize, size: usize, bytes: &Dim) -> usize {
-        if let Some(&sum) = self.sums.get(&(at, size)) {
+    fn intern(&mut self, formula: Dim) -> usize {
+        if let Some(&known) = self.index.get(&formula) {
+            return known;
+        }
+        for symbol in formula.symbols() {
+            let (min, max) = self.bounds.get(&symbol);
+            for (i, at) in self.samples.iter_mut().enumerate() {
+                if at.get(symbol.name()).is_none() {
+                    // Any values will do, if they are different from symbol to symbol.
+                    let name = symbol.name().bytes().map(usize::from).sum::<usize>();
+                    let n = LEVELS[(i * (1 + name % 5) + name) % LEVELS.len()] + i as i64;
+                    let bound = at.bind(symbol.name(), n.max(min).min(max.unwrap_or(i64::MAX)));
+                    debug_assert!(bound.is_ok(), "sizes are not negative");
+                }
+            }
+        }
+        self.values.push(std::array::from_fn(|i| formula.eval(&self.samples[i]).ok()));
+        self.formulas.push(formula.clone());
+        self.index.insert(formula, self.formulas.len() - 1);
+        self.formulas.len() - 1
+    }
+
+    /// The sum of two formulas.
+    fn plus(&mut self, a: usize, b: usize) -> usize {
+        if let Some(&sum) = self.sums.get(&(a, b)) {
             return sum;
         }
-        let sum = self.intern(&self.formulas[at] + bytes);
-        self.sums.insert((at, size), sum);
+        let sum = self.intern(&self.formulas[a] + &self.formulas[b]);
+        self.sums.insert((a, b), sum);
         sum
+    }
+
+    /// The sum of sizes.
+    pub fn sum<'d>(&mut self, sizes: impl Iterator<Item = &'d Dim>) -> usize {
+        let sizes: Vec<Dim> = match self.short {
+            true => sizes.map(|d| d.without_rounding(self.bounds)).collect(),
+            false => sizes.cloned().collect(),
+        };
+        self.intern(Dim::sum(sizes))
     }
 
     fn is_at_most(&mut self, a: usize, b: usize) -> bool {
@@ -407,9 +487,14 @@ impl<'a> Cases<'a> {
         if let Some(&known) = self.at_most.get(&(a, b)) {
             return known;
         }
+        // Most of what cannot be proven is refuted by an example.
+        let mut examples = self.values[a].iter().zip(&self.values[b]);
+        let refuted = examples.any(|(a, b)| matches!((a, b), (Some(a), Some(b)) if a > b));
         // Beyond the limit nothing is proven: the formula gets longer, not wrong.
-        let proven = self.at_most.len() < MAX_PROOFS
-            && self.formulas[a].always_le(&self.formulas[b], self.bounds);
+        let proven = !refuted && self.proofs < MAX_PROOFS && {
+            self.proofs += 1;
+            self.formulas[a].always_le(&self.formulas[b], self.bounds)
+        };
         self.at_most.insert((a, b), proven);
         proven
     }
@@ -429,9 +514,10 @@ impl<'a> Cases<'a> {
 
     /// The largest of `kept`, 0 of none.
     pub fn maximum(&self, kept: &[usize]) -> Dim {
+        let covered = self.short && kept.len() > MAX_SHORT_CASES;
         let mut kept = kept.iter().map(|&k| &self.formulas[k]);
         let first = kept.next().cloned().unwrap_or_default();
-        kept.fold(first, |a, b| a.max(b))
+        kept.fold(first, |a, b| if covered { a.cover(b, self.bounds) } else { a.max(b) })
     }
 }
 
@@ -461,7 +547,6 @@ fn samples(symbols: &[Symbol], bounds: &Bounds) -> Vec<Vec<i64>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use deepseek_graph::Bindings;
 
     fn block(bytes: &str, first: usize, last: usize) -> Block {
         Block { bytes: Dim::parse(bytes).unwrap() * ALIGNMENT, first, last }
@@ -505,8 +590,10 @@ mod tests {
                 block(names[random.below(names.len())], first, last)
             });
             let packing = Packing::new(blocks.collect(), &symbols, &Bounds::new());
-            let formula = packing.formula(&Bounds::new());
+            let Formula { bytes: formula, exact } = packing.formula(&Bounds::new());
             assert!(formula.poison().is_none());
+            assert!(exact);
+            let bound = packing.formula_bound(&Bounds::new());
             for _ in 0..10 {
                 let values = [random.below(70) as i64, random.below(70) as i64];
                 let at = packing.place(&values).unwrap();
@@ -518,6 +605,7 @@ mod tests {
                 bindings.bind("a", values[0]).unwrap();
                 bindings.bind("b", values[1]).unwrap();
                 let says = formula.eval(&bindings).unwrap() as usize;
+                assert!(says <= bound.eval(&bindings).unwrap() as usize, "{bound}");
                 if at.specialised {
                     repacked += 1;
                     assert!(at.bytes < says);
@@ -533,7 +621,7 @@ mod tests {
     fn a_block_lies_where_a_larger_one_was() {
         let blocks = vec![block("4*a", 0, 1), block("a", 1, 2), block("3*a", 2, 3)];
         let packing = Packing::new(blocks, &[Symbol::new("a")], &Bounds::new());
-        assert_eq!(packing.formula(&Bounds::new()), Dim::sym("a") * 5 * ALIGNMENT);
+        assert_eq!(packing.formula(&Bounds::new()).bytes, Dim::sym("a") * 5 * ALIGNMENT);
     }
 
     #[test]

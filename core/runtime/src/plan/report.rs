@@ -85,6 +85,9 @@ pub struct MemoryReport {
     pub peak: Vec<PlannedValue>,
     /// The bytes of a run as a formula over the model's symbols.
     pub formula: Dim,
+    /// Whether the formula is exact for shapes that are not packed anew; else it is an upper
+    /// bound, because the exact one is too long to write. The numbers are exact all the same.
+    pub formula_exact: bool,
     /// Whether this shape is packed anew, into fewer bytes than the formula says.
     pub specialised: bool,
     /// Number of values whose size depends on data, and of nodes with subgraphs; what
@@ -106,7 +109,8 @@ impl fmt::Display for MemoryReport {
         let alive =
             |kind| -> u64 { self.peak.iter().filter(|v| v.kind == kind).map(|v| v.bytes).sum() };
         let in_arena = alive(PlannedKind::Value) + alive(PlannedKind::Scratch);
-        writeln!(f, "formula     {}", self.formula)?;
+        let at_most = if self.formula_exact { "" } else { "at most " };
+        writeln!(f, "formula     {at_most}{}", self.formula)?;
         writeln!(f, "planned     {:>14} bytes", self.planned_bytes())?;
         writeln!(f, "  arena     {:>14} bytes", self.arena_bytes - self.heap_bytes)?;
         writeln!(f, "  outputs   {:>14} bytes", self.output_bytes)?;
@@ -236,6 +240,7 @@ impl Plan {
         let mut largest: Vec<_> = arena.map(|l| self.planned_value(l, needs)).collect();
         largest.sort_by_key(|v| std::cmp::Reverse(v.bytes));
         largest.truncate(LARGEST);
+        let formula = self.formula();
         MemoryReport {
             arena_bytes: needs.total() - needs.outputs,
             output_bytes: needs.outputs,
@@ -245,7 +250,8 @@ impl Plan {
             largest,
             peak_step: self.node_name(step),
             peak,
-            formula: self.memory_formula(),
+            formula: formula.bytes,
+            formula_exact: formula.exact,
             specialised: placement.specialised,
             dynamic_values: self.dynamic_values,
         }

@@ -2,7 +2,8 @@
 //! shares bytes; results are the interpreter's, and the same bits as without reuse.
 //!
 //! To cover another operator, add a line to [`random::OPS`]. `DEEPSEEK_MEMORY_GRAPHS` sets
-//! how many random graphs are tried (default 150, each at four shapes).
+//! how many random graphs are tried (default 150, each at four shapes), `DEEPSEEK_MEMORY_FIRST`
+//! the first seed.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod random;
@@ -106,10 +107,15 @@ fn same_bits(a: &Tensor, b: &Tensor) -> bool {
 
 #[test]
 fn planned_is_observed_and_reuse_changes_nothing_for_random_graphs() {
-    let graphs = std::env::var("DEEPSEEK_MEMORY_GRAPHS").map_or(150, |n| n.parse().unwrap());
+    let number = |name: &str, default: u64| {
+        std::env::var(name).map_or(default, |n| n.parse().expect("a number"))
+    };
+    let graphs = number("DEEPSEEK_MEMORY_GRAPHS", 150);
+    let first = number("DEEPSEEK_MEMORY_FIRST", 0);
     let runtime = runtime(0);
     let (mut arenas, mut in_place, mut specialised, mut beside) = (0u64, 0usize, 0, 0);
-    for seed in 0..graphs {
+    let mut bounds = 0;
+    for seed in first..first + graphs {
         let mut random = Random::new(seed);
         let source = random::graph(&mut random);
         let graph = parse(&source);
@@ -129,8 +135,10 @@ fn planned_is_observed_and_reuse_changes_nothing_for_random_graphs() {
             assert_eq!(report.dynamic_values, 0, "{what}");
             assert_eq!(report.planned_bytes(), session.observed_bytes(), "{what}");
             let formula = report.formula.eval(&at).unwrap() as u64;
-            if report.specialised {
-                assert!(report.planned_bytes() < formula, "{what}");
+            bounds += usize::from(!report.formula_exact);
+            if report.specialised || !report.formula_exact {
+                let less = u64::from(report.specialised);
+                assert!(report.planned_bytes() + less <= formula, "{what}");
             } else {
                 assert_eq!(report.planned_bytes(), formula, "{what}");
             }
@@ -169,6 +177,8 @@ fn planned_is_observed_and_reuse_changes_nothing_for_random_graphs() {
     // shapes that are packed anew all occur.
     assert!(arenas > 0 && in_place > graphs as usize && beside > graphs as usize / 4);
     assert!(graphs < 100 || specialised > 0);
+    // A formula that is only a bound is the exception.
+    assert!(bounds <= graphs as usize / 10, "{bounds} of {}", 4 * graphs);
 }
 
 fn session(source: &str, runtime: &Runtime) -> Session {

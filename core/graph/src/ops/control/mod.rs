@@ -1,4 +1,5 @@
-//! Operators that run subgraphs: If, Loop, Scan, SequenceMap, RowBlocks.
+//! Operators that run subgraphs: If, Loop, Scan, SequenceMap, RowBlocks,
+//! RaggedBlocks.
 //!
 //! A subgraph captures nothing: the values of the outer graph that it reads are inputs of
 //! the node, after its own ones, and of the subgraph, in the same order. Shapes flow
@@ -9,6 +10,7 @@
 mod branch;
 mod iterate;
 mod map;
+mod ragged_blocks;
 mod row_blocks;
 mod scan;
 #[cfg(test)]
@@ -17,6 +19,7 @@ mod tests;
 pub use branch::If;
 pub use iterate::Loop;
 pub use map::SequenceMap;
+pub use ragged_blocks::{Counts, RaggedBlocks, SequenceBlock};
 pub use row_blocks::RowBlocks;
 pub use scan::Scan;
 
@@ -47,6 +50,8 @@ fn infer_nested(op: &dyn Operator, args: &InferArgs, depth: usize) -> Result<Vec
     } else if let Some(op) = op.downcast::<SequenceMap>() {
         op.infer_at(args, depth)
     } else if let Some(op) = op.downcast::<RowBlocks>() {
+        op.infer_at(args, depth)
+    } else if let Some(op) = op.downcast::<RaggedBlocks>() {
         op.infer_at(args, depth)
     } else {
         op.infer(args)

@@ -1,4 +1,5 @@
-use crate::{Graph, interpret, text};
+use super::RaggedBlocks;
+use crate::{Graph, Value, interpret, text};
 use deepseek_tensor::Tensor;
 use std::collections::BTreeMap;
 
@@ -120,6 +121,74 @@ fn blocks_of_rows_give_what_all_rows_give() {
         let out = interpret::run(&g, vec![x.into(), w.clone().into()]).unwrap();
         assert_eq!(out[0].tensor().unwrap().shape(), [n, 1, 3]);
         assert_eq!(out[0].tensor().unwrap().to_vec::<f32>().unwrap(), want);
+    }
+}
+
+/// A `RaggedBlocks` over the body lines, of rows, a row for each sequence, offsets and longest.
+fn ragged_blocks(attrs: &str, lines: &str) -> String {
+    let inputs = "input %x: f32[t, 2] input %c: f32[n, 2] input %o: i64[n+1] input %l: i64[m]";
+    format!(
+        "{inputs} %y, %z = RaggedBlocks(%x, %c, %o, %l) {{{attrs}, body = graph \"b\" \
+         {{ {inputs} {lines} }}}}"
+    )
+}
+
+/// Each row and the row of its sequence; the sum of the rows of each sequence.
+const ADD_AND_SUM: &str = "%i = SegmentIds(%o, %x) const %g: i64[1] = [0] %p = Gather(%c, %i) \
+                           %y = Add(%x, %p) %z = SegmentReduce(%x, %o) output \"y\" = %y \
+                           output \"z\" = %z";
+
+#[test]
+fn blocks_of_sequences_give_what_all_sequences_give() {
+    let offsets = Tensor::from_slice(&[5], &[0i64, 3, 3, 4, 9]).unwrap();
+    let floats = |n: usize, by: f32| {
+        let data = (0..2 * n).map(|i| i as f32 * by).collect();
+        Tensor::from_vec(&[n, 2], data).unwrap()
+    };
+    let longest = Tensor::from_slice(&[5], &[0i64, 1, 2, 3, 4]).unwrap();
+    let inputs: Vec<Value> =
+        vec![floats(9, 1.0).into(), floats(4, 0.5).into(), offsets.into(), longest.into()];
+    let run = |rows: usize| {
+        let attrs = format!("rows = {rows}, inputs = [1, 2], outputs = [1, 2]");
+        let lines = ragged_blocks(&attrs, ADD_AND_SUM);
+        assert_eq!(type_of_y(&lines), "f32[t, 2]");
+        let g = graph(&format!("graph \"g\" {{ {lines} output \"y\" = %y output \"z\" = %z }}"));
+        let out = interpret::run(&g, inputs.clone()).unwrap();
+        let both = out.iter().map(|v| v.tensor().unwrap().to_vec::<f32>().unwrap());
+        both.collect::<Vec<_>>()
+    };
+    let want = run(100);
+    assert_eq!((want[0].len(), want[1].len()), (18, 8));
+    assert_eq!(want[1][2..4], [0.0, 0.0]);
+    for rows in [1, 3, 4, 8] {
+        assert_eq!(run(rows), want, "blocks of {rows}");
+    }
+}
+
+#[test]
+fn a_block_takes_whole_sequences_up_to_its_rows_and_one_at_least() {
+    let offsets = Tensor::from_slice(&[6], &[0i64, 3, 3, 4, 9, 10]).unwrap();
+    let blocks = |rows| {
+        let op = RaggedBlocks { rows, ..RaggedBlocks::default() };
+        let blocks = op.blocks(&offsets, 10).unwrap();
+        blocks.into_iter().map(|b| (b.sequences, b.rows.len(), b.longest)).collect::<Vec<_>>()
+    };
+    assert_eq!(blocks(4), [(0..3, 4, 3), (3..4, 5, 5), (4..5, 1, 1)]);
+    assert_eq!(blocks(1), [(0..1, 3, 3), (1..3, 1, 1), (3..4, 5, 5), (4..5, 1, 1)]);
+    assert_eq!(blocks(10), [(0..5, 10, 5)]);
+}
+
+#[test]
+fn what_blocks_of_sequences_refuse() {
+    for (attrs, says) in [
+        ("rows = 0, inputs = [1, 2], outputs = [1, 2]", "blocks of 0 rows, expected 1 or more"),
+        ("rows = 1, inputs = [1], outputs = [1, 2]", "inputs [1] of body 'b', which has 2"),
+        ("rows = 1, inputs = [1, 3], outputs = [1, 2]", "3 is not from 0 to 2"),
+        ("rows = 1, inputs = [1, 2], outputs = [1, 0]", "0 is not from 1 to 2"),
+    ] {
+        let source = format!("graph \"g\" {{ {} }}", ragged_blocks(attrs, ADD_AND_SUM));
+        let e = text::parse(&source, &BTreeMap::new()).unwrap_err().to_string();
+        assert!(e.contains(says), "{attrs}: {e}");
     }
 }
 

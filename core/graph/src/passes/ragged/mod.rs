@@ -33,6 +33,7 @@
 //! that reads it. An input that is read in any other way is data.
 
 mod attention;
+mod blocks;
 mod class;
 mod linear;
 mod mixing;
