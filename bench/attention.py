@@ -2,7 +2,8 @@
 
 For each length: our fused operator, the same engine made to keep the scores (they are an output,
 so nothing may be fused away), and torch.nn.functional.scaled_dot_product_attention, in turns with
-0.3 s of rest before each. Milliseconds are the median over rounds of the best of a few calls;
+0.3 s of rest before each. Milliseconds are the median over rounds of the best of a few calls (of one,
+where a call takes longer than a round should: a shape gets at most some `--seconds` and three rounds);
 work counts 4 * heads * length^2 * dim floating-point operations, half of that if causal.
 
 usage: python bench/attention.py --library libdeepseek.so [--threads 2] [--rounds 5] [--lengths …]
@@ -37,14 +38,17 @@ def materialised(library, heads, length, dim):
     return library.graph(inputs, nodes, ["y", "scores"])
 
 
-def best(run, seconds=0.4):
-    """Milliseconds of the fastest of a few calls that fill `seconds`, at least two."""
+def timed(run):
+    start = time.perf_counter()
     run()
-    times = []
-    while len(times) < 2 or sum(times) < seconds:
-        start = time.perf_counter()
-        run()
-        times.append(time.perf_counter() - start)
+    return time.perf_counter() - start
+
+
+def best(run, seconds=0.4):
+    """Milliseconds of the fastest of a few calls that fill `seconds`; a call that long is alone."""
+    times = [timed(run)]
+    while sum(times) < seconds:
+        times.append(timed(run))
     return 1e3 * min(times)
 
 
@@ -53,6 +57,7 @@ def main():
     parser.add_argument("--library", type=Path, required=True)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=60, help="for a shape, about")
     parser.add_argument("--lengths", default="128,256,512,1024,2048,4096,8192")
     args = parser.parse_args()
     os.environ["OMP_NUM_THREADS"] = str(args.threads)
@@ -81,16 +86,19 @@ def main():
                 runs["materialised"] = lambda: plain.run(whole)
             times = {name: [] for name in runs}
             with torch.inference_mode():
-                for _ in range(args.rounds):
+                # The first calls warm up, and say how many rounds fit.
+                round_seconds = sum(max(timed(run), 0.4) + 0.3 for run in runs.values())
+                rounds = max(min(args.rounds, int(args.seconds / round_seconds)), 3)
+                for _ in range(rounds):
                     for name, run in runs.items():
                         time.sleep(0.3)
                         times[name].append(best(run))
             flop = 4 * heads * length * length * dim / (2 if causal else 1)
-            row = {"heads": heads, "kv_heads": kv_heads, "dim": dim, "causal": causal, "length": length, "flop": flop,
+            row = {"heads": heads, "kv_heads": kv_heads, "dim": dim, "causal": causal, "length": length, "flop": flop, "rounds": rounds,
                    "ms": {name: statistics.median(t) for name, t in times.items()}, "observed_bytes": session.observed_bytes()}
             print(row, flush=True)
             rows.append(row)
-    lines = [f"{args.threads} threads, medians of {args.rounds} rounds; deepseek {library.version}, torch {torch.__version__.split('+')[0]}; "
+    lines = [f"{args.threads} threads, medians of {min(r['rounds'] for r in rows)} to {max(r['rounds'] for r in rows)} rounds; deepseek {library.version}, torch {torch.__version__.split('+')[0]}; "
              f"measured {datetime.date.today()} on {record.cpu_name()}: `python bench/attention.py --library libdeepseek.so`.",
              "", "| heads × length × dim | fused, ms | GFLOP/s | torch SDPA, ms | faster than SDPA | materialised, ms | below it | working memory, MiB |",
              "|---|---|---|---|---|---|---|---|"]

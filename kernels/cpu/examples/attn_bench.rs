@@ -9,7 +9,7 @@
 mod pool;
 
 use deepseek_kernels_cpu::attention::{
-    AttentionOptions, AttentionShape, Causal, Heads, attention, attention_scratch,
+    AttentionOptions, AttentionShape, Band, Heads, attention, attention_scratch,
 };
 use deepseek_kernels_cpu::gemm::fma_peak;
 use deepseek_kernels_cpu::{Isa, Parallel};
@@ -81,7 +81,7 @@ fn main() {
         let mut scratch = vec![0.0; attention_scratch(isa, &par, shape)];
         let options = AttentionOptions {
             scale: 1.0 / (dim as f32).sqrt(),
-            causal: causal.then_some(Causal { offset: 0, window: None }),
+            band: causal.then_some(Band::causal(0)),
             ..Default::default()
         };
         let t = best(threads, seconds, || {

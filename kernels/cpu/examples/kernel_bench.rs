@@ -58,8 +58,8 @@ fn main() {
             let (q, k) = (fill(heads * q_len * dim), fill(heads * kv_len * dim));
             let mut out = vec![0.0; q.len()];
             let mut scratch = vec![0.0; attention_scratch(isa, &Serial, shape)];
-            let causal = causal.then_some(Causal { offset: 0, window: None });
-            let options = AttentionOptions { scale: 0.125, causal, ..Default::default() };
+            let band = causal.then_some(Band::causal(0));
+            let options = AttentionOptions { scale: 0.125, band, ..Default::default() };
             let qh = Heads::dense(&q, heads, q_len, dim);
             let kh = Heads::dense(&k, heads, kv_len, dim);
             let strides = qh.strides;
@@ -77,11 +77,10 @@ fn main() {
                     &mut scratch,
                 );
             });
-            let flop = 4.0 * (heads * q_len * kv_len * dim) as f64
-                / if causal.is_some() { 2.0 } else { 1.0 };
+            let flop = 4.0 * (heads * q_len * kv_len * dim) as f64 / if causal { 2.0 } else { 1.0 };
             let name = format!(
                 "attention {heads}x{q_len}x{kv_len}x{dim}{}",
-                if causal.is_some() { " causal" } else { "" }
+                if causal { " causal" } else { "" }
             );
             print(&name, flop / t / 1e9, "Gflop/s");
         }

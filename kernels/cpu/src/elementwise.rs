@@ -30,6 +30,13 @@ pub enum Unary {
     GeluTanh,
     /// `x sigmoid(x)`, also known as swish.
     Silu,
+    /// `x sigmoid(alpha x)`
+    Swish {
+        /// Factor within the sigmoid.
+        alpha: f32,
+    },
+    /// `x tanh(log(1 + e^x))`
+    Mish,
     /// `max(x, 0)`; NaN stays NaN.
     Relu,
     /// Square root, correctly rounded.
@@ -146,6 +153,8 @@ maps! {
     Gelu {} |s, x| math::gelu(s, x);
     GeluTanh {} |s, x| math::gelu_tanh(s, x);
     Silu {} |s, x| math::silu(s, x);
+    Swish { alpha } |s, x| math::swish(s, x, alpha);
+    Mish {} |s, x| math::mish(s, x);
     Relu {} |s, x| s.max(s.zero(), x);
     Sqrt {} |s, x| s.sqrt(x);
     Rsqrt {} |s, x| s.div(s.splat(1.0), s.sqrt(x));

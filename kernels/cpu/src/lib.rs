@@ -26,6 +26,7 @@
 //! | [`conv`], [`pool`] | convolution, transposed convolution, pooling, one to three dimensions |
 //! | [`attention`] | tiled attention with masks, windows and grouped heads; packed sequences |
 //! | [`elementwise`] | functions of one value (also the activations of epilogues) and of two |
+//! | [`rotary`] | rotary position embedding |
 //! | [`region`] | programs of elementwise functions, one pass over memory |
 //! | [`reduce`], [`softmax`], [`norm`] | along rows or a strided axis |
 //! | [`convert`], [`quant`] | 16-bit formats, strided copies, linear quantisation |
@@ -68,6 +69,7 @@ pub mod pool;
 pub mod quant;
 pub mod reduce;
 pub mod region;
+pub mod rotary;
 pub mod softmax;
 
 pub use isa::{Isa, Level};

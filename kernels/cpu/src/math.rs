@@ -68,8 +68,7 @@ pub(crate) fn exp2_unit<S: Simd>(s: S, x: S::F) -> S::F {
         f,
         [1.0, std::f32::consts::LN_2, 2.402_228_3e-1, 5.550_558_5e-2, 9.669_691e-3, 1.330_060_5e-3],
     );
-    let tiny = s.lt(x, s.splat(-125.0));
-    s.select(tiny, s.zero(), s.mul_pow2(p, n))
+    s.zero_where_lt(x, s.splat(-125.0), s.mul_pow2(p, n))
 }
 
 /// e to the power of x, minus one, without cancellation near zero.
@@ -237,6 +236,22 @@ pub(crate) fn gelu_tanh<S: Simd>(s: S, x: S::F) -> S::F {
 #[inline(always)]
 pub(crate) fn silu<S: Simd>(s: S, x: S::F) -> S::F {
     s.mul(x, sigmoid(s, x))
+}
+
+/// `x sigmoid(alpha x)`.
+#[inline(always)]
+pub(crate) fn swish<S: Simd>(s: S, x: S::F, alpha: f32) -> S::F {
+    s.mul(x, sigmoid(s, s.mul(x, s.splat(alpha))))
+}
+
+/// `x tanh(log(1 + e^x))`: with `t = e^x (e^x + 2)` the hyperbolic tangent is `t / (t + 2)`, without
+/// cancellation, and one for all that is above 20.
+#[inline(always)]
+pub(crate) fn mish<S: Simd>(s: S, x: S::F) -> S::F {
+    let two = s.splat(2.0);
+    let e = exp(s, s.min(s.splat(20.0), x));
+    let t = s.mul(e, s.add(e, two));
+    s.mul(x, s.div(t, s.add(t, two)))
 }
 
 /// `log(1 + e^x)`.

@@ -19,8 +19,10 @@ use crate::elementwise::{Binary, Unary, apply, apply2};
 use crate::parallel::{Parallel, Shared, Slots, split};
 use crate::simd::{Kernel, Simd};
 
-/// Floats of a tile: with a few results of steps it stays in the first-level cache.
-const TILE: usize = 2048;
+/// The most floats of a tile: with a few results of steps it stays in the first-level cache.
+pub const TILE: usize = 2048;
+/// Floats to which the tile of a small result is rounded up.
+pub const TILE_STEP: usize = 16;
 /// Tiles of one task.
 const TASK_TILES: usize = 8;
 /// Most inputs of a program.
@@ -140,14 +142,15 @@ impl Program {
         Program { inputs, steps, places, outputs: outputs.len(), buffers }
     }
 
-    fn slot_len(&self) -> usize {
-        (self.buffers + self.inputs) * TILE
+    /// Tiles of scratch that [`region`] needs when run by `par`, each of [`tile`] floats.
+    pub fn scratch_tiles(&self, par: &dyn Parallel) -> usize {
+        Slots::count(par) * (self.buffers + self.inputs)
     }
+}
 
-    /// Floats of scratch that [`region`] needs when run by `par`.
-    pub fn scratch(&self, par: &dyn Parallel) -> usize {
-        Slots::count(par) * self.slot_len()
-    }
+/// Floats of a tile for a result of `len` elements: [`TILE`], or `len` rounded up to [`TILE_STEP`].
+pub fn tile(len: usize) -> usize {
+    TILE.min(len.next_multiple_of(TILE_STEP))
 }
 
 /// An input: element `(i₀, i₁, …)` of the result reads `data[Σ iₖ strides[k]]`.
@@ -208,7 +211,8 @@ pub fn region(
     for (kind, source) in kinds.iter_mut().zip(inputs) {
         *kind = Kind::of(source, extents);
     }
-    let slots = Slots::new(par, scratch, program.slot_len());
+    let tile = tile(len);
+    let slots = Slots::new(par, scratch, (program.buffers + program.inputs) * tile);
     let rows = len / cols;
     let (pieces, rows_each) =
         if cols >= TILE { (cols.div_ceil(TILE), 1) } else { (1, TILE / cols) };
@@ -226,6 +230,7 @@ pub fn region(
                 kinds,
                 out,
                 work,
+                tile,
                 tiles: first..first + count,
             });
         });
@@ -278,6 +283,8 @@ struct Task<'a> {
     kinds: [Kind; MAX_INPUTS],
     out: [Shared<f32>; MAX_OUTPUTS],
     work: &'a mut [f32],
+    /// Floats of a tile of the work.
+    tile: usize,
     tiles: std::ops::Range<usize>,
 }
 
@@ -289,7 +296,7 @@ impl Kernel for Task<'_> {
     #[inline(always)]
     fn call<S: Simd>(self, s: S) {
         let buffers = self.work.as_mut_ptr();
-        let copies = buffers.wrapping_add(self.program.buffers * TILE);
+        let copies = buffers.wrapping_add(self.program.buffers * self.tile);
         for tile in self.tiles.clone() {
             let (row, piece) = (tile / self.pieces * self.rows_each, tile % self.pieces);
             let rows = self.rows_each.min(self.rows - row);
@@ -300,7 +307,7 @@ impl Kernel for Task<'_> {
             for (i, source) in self.inputs.iter().enumerate() {
                 let (data, step) = (source.data.as_ptr(), source.strides[self.outer.len()]);
                 // SAFETY: `region` checked that the input reaches every element of the result, and
-                // the tile is part of it; the copy of input `i` has `TILE >= n` floats of its own.
+                // the tile is part of it; the copy of input `i` has `tile >= n` floats of its own.
                 // A row was copied for the first tile of the task, which is none the smaller.
                 walks[i] = unsafe {
                     match self.kinds[i] {
@@ -308,7 +315,7 @@ impl Kernel for Task<'_> {
                         Kind::Scalar => (data, 0),
                         _ if rows == 1 => (data.add(self.at(source, row) + from * step), step),
                         kind => {
-                            let copy = copies.add(i * TILE);
+                            let copy = copies.add(i * self.tile);
                             if !matches!(kind, Kind::Row) || tile == self.tiles.start {
                                 self.copy_rows(source, row, rows, copy);
                             }
@@ -318,7 +325,7 @@ impl Kernel for Task<'_> {
                 };
             }
             // SAFETY: each place has room for the tile: an output is as long as the result, of
-            // which this task owns the tile; buffers have `TILE` floats. Operands are inputs as
+            // which this task owns the tile; buffers have `tile` floats. Operands are inputs as
             // above, or places that an earlier step wrote.
             unsafe { self.steps(s, &walks, buffers, start, n) };
         }
@@ -360,7 +367,7 @@ impl Task<'_> {
     ///
     /// # Safety
     /// Inputs reach `n` floats, or one where the stride is 0; outputs reach `start + n`; buffers
-    /// hold `TILE >= n` each.
+    /// hold `tile >= n` each.
     #[inline(always)]
     unsafe fn steps<S: Simd>(
         &self,
@@ -374,7 +381,7 @@ impl Task<'_> {
             // SAFETY: as the caller promises.
             Place::Output(k) => unsafe { self.out[k].ptr().add(start) },
             // SAFETY: as the caller promises.
-            Place::Buffer(b) => unsafe { buffers.add(b * TILE) },
+            Place::Buffer(b) => unsafe { buffers.add(b * self.tile) },
         };
         let walk = |operand: &Operand| -> Walk {
             match operand {

@@ -10,7 +10,7 @@ struct Case {
     name: &'static str,
     shape: [usize; 7],
     softcap: Option<f32>,
-    causal: Option<Causal>,
+    band: Option<Band>,
     mask: &'static str,
     lens: Option<Vec<usize>>,
     seq_first: bool,
@@ -22,13 +22,14 @@ fn cases() -> Vec<Case> {
         name,
         shape,
         softcap: None,
-        causal: None,
+        band: None,
         mask: "",
         lens: None,
         seq_first: false,
         scale: 1.7,
     };
-    let causal = |offset, window| Some(Causal { offset, window });
+    let band = |offset, before, after| Some(Band { offset, before, after });
+    let causal = |offset, window: Option<usize>| band(offset, window.map(|w| w - 1), Some(0));
     vec![
         plain("one", [1, 1, 1, 1, 1, 1, 1]),
         plain("odd", [2, 3, 3, 7, 13, 5, 9]),
@@ -36,10 +37,13 @@ fn cases() -> Vec<Case> {
         plain("long", [1, 1, 1, 33, 600, 64, 64]),
         plain("decode, grouped", [2, 8, 2, 1, 300, 64, 64]),
         plain("no keys", [1, 2, 2, 3, 0, 4, 4]),
-        Case { causal: causal(0, None), ..plain("causal", [1, 4, 2, 100, 100, 16, 16]) },
-        Case { causal: causal(60, None), ..plain("causal, cache", [1, 2, 1, 40, 100, 16, 24]) },
-        Case { causal: causal(-5, None), ..plain("causal, blind rows", [1, 2, 1, 20, 30, 16, 8]) },
-        Case { causal: causal(0, Some(10)), ..plain("window", [1, 2, 1, 200, 200, 8, 8]) },
+        Case { band: causal(0, None), ..plain("causal", [1, 4, 2, 100, 100, 16, 16]) },
+        Case { band: causal(60, None), ..plain("causal, cache", [1, 2, 1, 40, 100, 16, 24]) },
+        Case { band: causal(-5, None), ..plain("causal, blind rows", [1, 2, 1, 20, 30, 16, 8]) },
+        Case { band: causal(0, Some(10)), ..plain("window", [1, 2, 1, 200, 200, 8, 8]) },
+        Case { band: band(0, Some(7), Some(3)), ..plain("band", [1, 2, 1, 150, 150, 8, 8]) },
+        Case { band: band(2, None, Some(5)), ..plain("some ahead", [1, 2, 1, 70, 90, 8, 8]) },
+        Case { band: band(0, Some(9), None), ..plain("some behind", [1, 2, 1, 70, 130, 8, 8]) },
         Case { softcap: Some(2.0), ..plain("softcap", [1, 2, 2, 20, 30, 16, 16]) },
         Case { mask: "add", ..plain("add", [2, 2, 2, 17, 80, 8, 8]) },
         Case { mask: "key", ..plain("key padding", [3, 2, 2, 17, 80, 8, 8]) },
@@ -48,12 +52,21 @@ fn cases() -> Vec<Case> {
         Case { scale: 40.0, ..plain("rising scores", [1, 2, 2, 50, 700, 16, 16]) },
         Case { scale: -40.0, ..plain("negative scale", [1, 2, 2, 50, 300, 16, 16]) },
         Case {
-            causal: causal(9, Some(70)),
+            band: causal(9, Some(70)),
             mask: "add",
             ..plain("window, add, grouped", [2, 6, 2, 90, 200, 20, 12])
         },
         Case { seq_first: true, ..plain("seq first, wide", [2, 4, 2, 150, 210, 33, 40]) },
         Case { seq_first: true, ..plain("seq first", [2, 4, 4, 33, 65, 16, 16]) },
+        // Enough keys that blocks are fetched ahead and tasks take more rows.
+        plain("far", [1, 1, 1, 70, 2050, 40, 24]),
+        Case {
+            seq_first: true,
+            band: causal(600, None),
+            ..plain("far, causal", [1, 2, 1, 135, 735, 96, 96])
+        },
+        // Rows that are a page apart.
+        Case { seq_first: true, ..plain("pages", [1, 16, 16, 70, 130, 64, 64]) },
     ]
 }
 
@@ -111,7 +124,7 @@ fn attention_agrees_with_double_precision() {
             let o = AttentionOptions {
                 scale: c.scale,
                 softcap: c.softcap,
-                causal: c.causal,
+                band: c.band,
                 mask,
                 kv_lens: c.lens.as_deref(),
             };
@@ -160,10 +173,10 @@ fn attention_agrees_with_double_precision() {
                                     }
                                 }
                             };
-                            let p = i as isize + c.causal.map_or(0, |c| c.offset);
-                            let hidden = c.causal.is_some_and(|c| {
-                                j as isize > p
-                                    || c.window.is_some_and(|w| j as isize <= p - w as isize)
+                            let p = i as isize + c.band.map_or(0, |b| b.offset);
+                            let hidden = c.band.is_some_and(|band| {
+                                band.after.is_some_and(|a| j as isize > p + a as isize)
+                                    || band.before.is_some_and(|b| (j as isize) < p - b as isize)
                             });
                             scores.push(if hidden || j >= len { f64::NEG_INFINITY } else { x });
                         }
@@ -254,9 +267,8 @@ fn a_nan_stays_in_its_row() {
         q[2 * 8] = f32::NAN;
         let (qh, kh, vh) =
             (Heads::dense(&q, 1, 5, 8), Heads::dense(&k, 1, 150, 8), Heads::dense(&v, 1, 150, 4));
-        let causal = Some(Causal { offset: 100, window: None });
-        for causal in [None, causal] {
-            let o = AttentionOptions { scale: 1.0, causal, ..Default::default() };
+        for band in [None, Some(Band::causal(100))] {
+            let o = AttentionOptions { scale: 1.0, band, ..Default::default() };
             let got = run(isa, &Serial, s, qh, kh, vh, &o, [0, 0, 4, 1]);
             for (i, x) in got.iter().enumerate() {
                 assert_eq!(x.is_nan(), i / 4 == 2, "{} at {i}: {x}", isa.level());

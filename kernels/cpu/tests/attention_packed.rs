@@ -16,8 +16,17 @@ struct Case {
     kv_heads: usize,
     qk_dim: usize,
     v_dim: usize,
-    causal: Option<Causal>,
+    band: Option<Band>,
     softcap: Option<f32>,
+    /// Heads of a mask by position: none, one for all, or one for each.
+    mask: Mask3,
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Mask3 {
+    None,
+    Add { by_head: bool },
+    Keep { by_head: bool },
 }
 
 const MIXED: &[usize] = &[1, 70, 0, 3, 200, 64, 0, 1, 1, 129, 33];
@@ -32,10 +41,14 @@ fn cases() -> Vec<Case> {
         kv_heads,
         qk_dim,
         v_dim,
-        causal: None,
+        band: None,
         softcap: None,
+        mask: Mask3::None,
     };
-    let causal = |offset, window| Some(Causal { offset, window });
+    let causal = |offset, window: Option<usize>| {
+        Some(Band { offset, before: window.map(|w| w - 1), after: Some(0) })
+    };
+    let (add, keep) = (|by_head| Mask3::Add { by_head }, |by_head| Mask3::Keep { by_head });
     vec![
         plain("one token", &[1], [1, 1, 4, 4]),
         plain("nothing", &[], [2, 2, 4, 4]),
@@ -47,11 +60,28 @@ fn cases() -> Vec<Case> {
         plain("one key head", &[5, 40, 9], [70, 1, 8, 8]),
         plain("wide heads", &[100, 20], [2, 1, 128, 128]),
         Case { before: 7, after: 9, ..plain("rows of nobody", MIXED, [2, 2, 16, 16]) },
-        Case { causal: causal(0, None), ..plain("causal", MIXED, [4, 2, 16, 16]) },
-        Case { causal: causal(0, Some(20)), ..plain("window", MIXED, [4, 2, 16, 16]) },
-        Case { causal: causal(-2, None), ..plain("causal, blind rows", MIXED, [2, 2, 8, 8]) },
+        Case { band: causal(0, None), ..plain("causal", MIXED, [4, 2, 16, 16]) },
+        Case { band: causal(0, Some(20)), ..plain("window", MIXED, [4, 2, 16, 16]) },
+        Case { band: causal(-2, None), ..plain("causal, blind rows", MIXED, [2, 2, 8, 8]) },
+        Case {
+            band: Some(Band { offset: 0, before: Some(9), after: Some(4) }),
+            ..plain("band", MIXED, [4, 2, 16, 16])
+        },
+        Case { mask: add(true), ..plain("bias by head", MIXED, [4, 2, 16, 16]) },
+        Case { mask: add(false), ..plain("bias", MIXED, [2, 2, 16, 16]) },
+        Case { mask: keep(true), before: 3, ..plain("mask by head", MIXED, [4, 4, 8, 8]) },
+        Case { mask: keep(false), band: causal(0, None), ..plain("mask", MIXED, [6, 2, 8, 8]) },
+        plain("far", &[5, 1300, 2], [2, 1, 64, 64]),
         Case { softcap: Some(1.5), ..plain("softcap", MIXED, [2, 2, 16, 16]) },
     ]
+}
+
+/// Values of the mask of a case, as numbers and as truth.
+fn mask_of(c: &Case) -> (Vec<f32>, Vec<bool>) {
+    let longest = c.lens.iter().max().copied().unwrap_or(0);
+    let bias = values(c.q_heads * longest * longest, 6);
+    let keep = bias.iter().map(|&x| x > -0.4).collect();
+    (bias, keep)
 }
 
 fn packed(isa: Isa, par: &dyn Parallel, c: &Case, qkv: &[f32], offsets: &[usize]) -> Vec<f32> {
@@ -82,14 +112,21 @@ fn packed(isa: Isa, par: &dyn Parallel, c: &Case, qkv: &[f32], offsets: &[usize]
         &mut out,
         [c.q_heads * c.v_dim, c.v_dim, 1],
         offsets,
-        &options(c),
+        &options(c, &mask_of(c)),
         &mut scratch,
     );
     out
 }
 
-fn options(c: &Case) -> AttentionOptions<'static> {
-    AttentionOptions { scale: 0.7, causal: c.causal, softcap: c.softcap, ..Default::default() }
+fn options<'a>(c: &Case, (bias, keep): &'a (Vec<f32>, Vec<bool>)) -> AttentionOptions<'a> {
+    let longest = c.lens.iter().max().copied().unwrap_or(0);
+    let strides = |by_head| [0, if by_head { longest * longest } else { 0 }, longest, 1];
+    let mask = match c.mask {
+        Mask3::None => Mask::None,
+        Mask3::Add { by_head } => Mask::Add(bias, strides(by_head)),
+        Mask3::Keep { by_head } => Mask::Keep(keep, strides(by_head)),
+    };
+    AttentionOptions { scale: 0.7, band: c.band, softcap: c.softcap, mask, kv_lens: None }
 }
 
 /// One sequence by the kernel of whole batches, from copies of its rows.
@@ -120,7 +157,7 @@ fn alone(isa: Isa, c: &Case, qkv: &[f32], start: usize, len: usize) -> Vec<f32> 
         Heads::seq_first(&v, len, c.kv_heads, c.v_dim),
         &mut out,
         Heads::seq_first(&[], len, c.q_heads, c.v_dim).strides,
-        &options(c),
+        &options(c, &mask_of(c)),
         &mut scratch,
     );
     out

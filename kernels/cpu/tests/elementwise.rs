@@ -147,6 +147,8 @@ fn functions_with_cancellation_keep_their_absolute_error() {
             },
         },
         Case { op: Unary::Silu, f: |x| x * sigmoid(x) },
+        Case { op: Unary::Swish { alpha: 1.702 }, f: |x| x * sigmoid(f64::from(1.702f32) * x) },
+        Case { op: Unary::Mish, f: |x| x * x.exp().ln_1p().tanh() },
         Case { op: Unary::HardSwish, f: |x| x * (x / 6.0 + 0.5).clamp(0.0, 1.0) },
         Case {
             op: Unary::HardSigmoid { alpha: 0.2, beta: 0.5 },
@@ -185,6 +187,8 @@ fn an_element_does_not_know_its_position() {
         for op in functions().into_iter().map(|c| c.op).chain([
             Unary::Gelu,
             Unary::Silu,
+            Unary::Swish { alpha: -0.5 },
+            Unary::Mish,
             Unary::HardSwish,
         ]) {
             let mut whole = vec![0.0; xs.len()];

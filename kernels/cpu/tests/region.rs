@@ -4,7 +4,7 @@
 mod common;
 use common::{Failures, Threads, isas, values};
 use deepseek_kernels_cpu::elementwise::{Binary, Rows, Unary, binary, unary};
-use deepseek_kernels_cpu::region::{Operand, Program, Source, Step, region};
+use deepseek_kernels_cpu::region::{Operand, Program, Source, Step, region, tile};
 use deepseek_kernels_cpu::{Isa, Parallel, Serial};
 
 use Operand::{Input, Literal, Step as Result_};
@@ -109,7 +109,8 @@ fn regions_have_the_bits_of_separate_kernels() {
                 let pools: [&dyn Parallel; 2] = [&Serial, &Threads(3)];
                 for par in pools {
                     let mut got = vec![vec![f32::NAN; n]; outputs.len()];
-                    let mut scratch = vec![f32::NAN; program.scratch(par)];
+                    let floats = program.scratch_tiles(par) * tile(extents.iter().product());
+                    let mut scratch = vec![f32::NAN; floats];
                     let mut out: Vec<&mut [f32]> = got.iter_mut().map(|v| &mut v[..]).collect();
                     region(isa, par, &program, extents, &sources, &mut out, &mut scratch);
                     for (got, &step) in got.iter().zip(&outputs) {
@@ -128,7 +129,7 @@ fn regions_have_the_bits_of_separate_kernels() {
 fn a_short_input_is_refused() {
     let program = Program::new(1, vec![Step::Unary(Unary::Abs, Input(0))], &[0]);
     let mut y = [0.0; 4];
-    let mut scratch = vec![0.0; program.scratch(&Serial)];
+    let mut scratch = vec![0.0; program.scratch_tiles(&Serial) * tile(4)];
     let source = Source { data: &[0.0; 3], strides: &[1] };
     region(Isa::best(), &Serial, &program, &[4], &[source], &mut [&mut y], &mut scratch);
 }

@@ -22,7 +22,8 @@ pub struct Pointwise {
 
 #[derive(Debug)]
 struct Def {
-    /// The operator's, but `GeluTanh` for the approximate form of `Gelu`.
+    /// The operator's, but `GeluTanh` for the approximate form of `Gelu` and `SwishAlpha` for `Swish`
+    /// with a factor other than one.
     name: &'static str,
     arity: usize,
     /// Attributes of the operator; the limits of `Clip` are inputs of its.
@@ -59,6 +60,7 @@ defs! {
     Log(1);
     Max(2);
     Min(2);
+    Mish(1);
     Mul(2);
     Neg(1);
     Pow(2);
@@ -72,6 +74,7 @@ defs! {
     Sub(2);
     SwiGLU(2);
     Swish(1);
+    SwishAlpha(1, alpha);
     Tanh(1);
 }
 
@@ -119,7 +122,8 @@ impl Pointwise {
                 _ => ("Gelu", vec![]),
             },
             name @ ("Swish" | "SwiGLU") if number("alpha") == Some(1.0) => (name, vec![]),
-            "Swish" | "SwiGLU" => return None,
+            "Swish" => ("SwishAlpha", vec![number("alpha")?]),
+            "SwiGLU" | "SwishAlpha" => return None,
             name => {
                 let def = &DEFS[DEFS.binary_search_by(|d| d.name.cmp(name)).ok()?];
                 let parameters = def.parameters.iter().map(|p| number(p));
@@ -130,7 +134,7 @@ impl Pointwise {
         (node.inputs.len() == function.arity()).then_some(function)
     }
 
-    /// The operator's name, or `GeluTanh`.
+    /// The operator's name, or `GeluTanh` or `SwishAlpha`.
     pub fn name(&self) -> &'static str {
         self.def.name
     }
@@ -163,6 +167,10 @@ impl Pointwise {
             "GeluTanh" => {
                 name = "Gelu";
                 attrs.set("approximate", "tanh".to_owned());
+            }
+            "SwishAlpha" => {
+                name = "Swish";
+                attrs.set("alpha", self.parameters()[0]);
             }
             _ => {
                 for (name, &value) in self.def.parameters.iter().zip(self.parameters()) {

@@ -5,8 +5,8 @@ use crate::registry::{KernelArgs, KernelDef, PrepareArgs, Prepared};
 use deepseek_graph::{Dim, Fact, ops};
 use deepseek_kernels_cpu::Parallel;
 use deepseek_kernels_cpu::attention::{
-    AttentionOptions, AttentionShape, Causal, Heads, Mask, PackedHeads, PackedShape, attention,
-    attention_packed, attention_scratch,
+    AttentionOptions, AttentionShape, Band, Heads, Mask, PackedHeads, PackedShape, attention,
+    attention_packed, attention_packed_scratch, attention_scratch,
 };
 use deepseek_tensor::{DType, Result, Tensor, ensure, err};
 
@@ -33,20 +33,29 @@ unsafe impl Parallel for Threads {
 struct Settings {
     q_heads: Option<usize>,
     kv_heads: Option<usize>,
-    causal: bool,
+    band: Option<Band>,
     scale: Option<f32>,
     softcap: f32,
 }
 
+/// The keys that positions admit: windows of −1 are open, and queries count from the first key.
+fn band(causal: bool, left: i64, right: i64) -> Option<Band> {
+    let before = usize::try_from(left).ok();
+    let after = if causal { Some(0) } else { usize::try_from(right).ok() };
+    (before.is_some() || after.is_some()).then_some(Band { offset: 0, before, after })
+}
+
 fn prepare(args: &PrepareArgs) -> Result<Option<Prepared>> {
     let count = |name: &str| attr_i64(args, name).and_then(|n| usize::try_from(n).ok());
-    let windowed = ["left_window_size", "right_window_size"]
-        .iter()
-        .any(|w| attr_i64(args, w).is_some_and(|n| n >= 0));
+    let window = |name: &str| attr_i64(args, name).unwrap_or(-1);
     let settings = Settings {
         q_heads: count("q_num_heads"),
         kv_heads: count("kv_num_heads"),
-        causal: attr_i64(args, "is_causal") == Some(1),
+        band: band(
+            attr_i64(args, "is_causal") == Some(1),
+            window("left_window_size"),
+            window("right_window_size"),
+        ),
         scale: attr_f32(args, "scale"),
         softcap: attr_f32(args, "softcap").unwrap_or(0.0),
     };
@@ -61,9 +70,8 @@ fn prepare(args: &PrepareArgs) -> Result<Option<Prepared>> {
         }
     };
     // Caches and further outputs are the reference's.
-    let plain = args.node.outputs.len() == 1
-        && args.node.inputs.iter().skip(4).all(Option::is_none)
-        && !windowed;
+    let plain =
+        args.node.outputs.len() == 1 && args.node.inputs.iter().skip(4).all(Option::is_none);
     let Some(rank) = args.input(0).and_then(Fact::rank) else { return Ok(None) };
     let dims = |i: usize| args.input(i).and_then(Fact::shape);
     let (Some(q), Some(v)) = (dims(0), dims(2)) else { return Ok(None) };
@@ -120,7 +128,7 @@ fn run(k: &mut KernelArgs, settings: &Settings) -> Result<()> {
     let options = AttentionOptions {
         scale: settings.scale.unwrap_or(1.0 / (qk_dim as f32).sqrt()),
         softcap: (settings.softcap != 0.0).then_some(settings.softcap),
-        causal: settings.causal.then_some(Causal { offset: 0, window: None }),
+        band: settings.band,
         mask,
         kv_lens: None,
     };
@@ -131,10 +139,9 @@ fn run(k: &mut KernelArgs, settings: &Settings) -> Result<()> {
     Ok(())
 }
 
-/// Attention over packed sequences: the kernel on each sequence alone.
+/// Attention over packed sequences, all of them at once.
 fn prepare_packed(args: &PrepareArgs) -> Result<Option<Prepared>> {
     let Some(op) = args.op::<ops::PackedAttention>() else { return Ok(None) };
-    let windowed = op.left_window_size >= 0 || op.right_window_size >= 0;
     let f32s = (0..3).all(|i| args.dtype(i) == Some(DType::F32));
     let mask = args.dtype(4).is_none_or(|d| matches!(d, DType::F32 | DType::Bool));
     let width = |i: usize, heads: i64| -> Option<usize> {
@@ -149,19 +156,18 @@ fn prepare_packed(args: &PrepareArgs) -> Result<Option<Prepared>> {
     else {
         return Ok(None);
     };
-    if windowed || !f32s || !mask {
+    if !f32s || !mask {
         return Ok(None);
     }
     let settings = Settings {
         q_heads: Some(q_heads),
         kv_heads: Some(kv_heads),
-        causal: op.is_causal,
+        band: band(op.is_causal, op.left_window_size, op.right_window_size),
         scale: op.scale,
         softcap: op.softcap,
     };
-    let shape =
-        AttentionShape { batch: 1, q_heads: 1, kv_heads: 1, q_len: 1, kv_len: 1, qk_dim, v_dim };
-    let scratch = attention_scratch(args.isa, &Threads(args.threads), shape);
+    let shape = PackedShape { tokens: 1, q_heads: 1, kv_heads: 1, qk_dim, v_dim };
+    let scratch = attention_packed_scratch(args.isa, &Threads(args.threads), shape);
     bind(args, "f32", "flash-attention-packed", Dim::from(scratch), move |k| {
         run_packed(k, &settings)
     })
@@ -207,60 +213,42 @@ fn run_packed(k: &mut KernelArgs, settings: &Settings) -> Result<()> {
         );
     }
     let (q, key, v) = (floats(&q)?, floats(&key)?, floats(&v)?);
+    let mask = match &bias {
+        None => Mask::None,
+        Some(bias) => {
+            let (heads, at) = (bias.shape()[0], bias.shape()[2]);
+            let head = if heads == 1 { 0 } else { bias.shape()[1] * at };
+            let strides = [0, head, at, 1];
+            match bias.dtype() {
+                DType::Bool => Mask::Keep(bias.as_slice::<bool>()?, strides),
+                _ => Mask::Add(floats(bias)?, strides),
+            }
+        }
+    };
     let options = AttentionOptions {
         scale: settings.scale.unwrap_or(1.0 / (qk_dim as f32).sqrt()),
         softcap: (settings.softcap != 0.0).then_some(settings.softcap),
-        causal: settings.causal.then_some(Causal { offset: 0, window: None }),
-        mask: Mask::None,
+        band: settings.band,
+        mask,
         kv_lens: None,
     };
     let (isa, pool, scratch) = (k.isa, k.pool, &mut *k.scratch);
     let out = k.outputs[0].as_slice_mut::<f32>()?;
-    let Some(bias) = &bias else {
-        let offsets: Vec<usize> =
-            std::iter::once(0).chain(segments.iter().map(|rows| rows.end)).collect();
-        attention_packed(
-            isa,
-            pool,
-            PackedShape { tokens, q_heads, kv_heads, qk_dim, v_dim },
-            PackedHeads::dense(q, q_heads, qk_dim),
-            PackedHeads::dense(key, kv_heads, qk_dim),
-            PackedHeads::dense(v, kv_heads, v_dim),
-            out,
-            [out_width, v_dim, 1],
-            &offsets,
-            &options,
-            scratch,
-        );
-        return Ok(());
-    };
-    // A mask by position is read at other strides for each sequence: they go one by one.
-    let (heads, at) = (bias.shape()[0], bias.shape()[2]);
-    let head = if heads == 1 { 0 } else { bias.shape()[1] * at };
-    let strides = [0, head, at, 1];
-    let mask = match bias.dtype() {
-        DType::Bool => Mask::Keep(bias.as_slice::<bool>()?, strides),
-        _ => Mask::Add(floats(bias)?, strides),
-    };
-    let options = AttentionOptions { mask, ..options };
-    for rows in segments {
-        let len = rows.len();
-        let part = |width: usize| rows.start * width..rows.end * width;
-        let shape =
-            AttentionShape { batch: 1, q_heads, kv_heads, q_len: len, kv_len: len, qk_dim, v_dim };
-        attention(
-            isa,
-            pool,
-            shape,
-            Heads::seq_first(&q[part(q_width)], len, q_heads, qk_dim),
-            Heads::seq_first(&key[part(k_width)], len, kv_heads, qk_dim),
-            Heads::seq_first(&v[part(v_width)], len, kv_heads, v_dim),
-            &mut out[part(out_width)],
-            [len * out_width, v_dim, out_width, 1],
-            &options,
-            scratch,
-        );
-    }
+    let offsets: Vec<usize> =
+        std::iter::once(0).chain(segments.iter().map(|rows| rows.end)).collect();
+    attention_packed(
+        isa,
+        pool,
+        PackedShape { tokens, q_heads, kv_heads, qk_dim, v_dim },
+        PackedHeads::dense(q, q_heads, qk_dim),
+        PackedHeads::dense(key, kv_heads, qk_dim),
+        PackedHeads::dense(v, kv_heads, v_dim),
+        out,
+        [out_width, v_dim, 1],
+        &offsets,
+        &options,
+        scratch,
+    );
     Ok(())
 }
 

@@ -18,7 +18,7 @@ macro_rules! defs {
 defs! {
     one_element:
         "Abs" "Ceil" "Cos" "Elu" "Erf" "Exp" "Floor" "Gelu" "HardSigmoid" "HardSwish" "LeakyRelu"
-        "Log" "Neg" "Reciprocal" "Relu" "Round" "Sigmoid" "Sin" "Softplus" "Sqrt" "Swish" "Tanh";
+        "Log" "Mish" "Neg" "Reciprocal" "Relu" "Round" "Sigmoid" "Sin" "Softplus" "Sqrt" "Swish" "Tanh";
     two_elements: "Add" "Div" "Max" "Min" "Mul" "Pow" "Sub";
     clip: "Clip";
     swiglu: "SwiGLU";
@@ -42,6 +42,7 @@ pub(super) fn function(f: &Pointwise) -> Option<Unary> {
         "HardSwish" => Unary::HardSwish,
         "LeakyRelu" => Unary::LeakyRelu { alpha: p[0] },
         "Log" => Unary::Log,
+        "Mish" => Unary::Mish,
         "Neg" => Unary::Neg,
         "Reciprocal" => Unary::Reciprocal,
         "Relu" => Unary::Relu,
@@ -51,6 +52,7 @@ pub(super) fn function(f: &Pointwise) -> Option<Unary> {
         "Softplus" => Unary::Softplus,
         "Sqrt" => Unary::Sqrt,
         "Swish" => Unary::Silu,
+        "SwishAlpha" => Unary::Swish { alpha: p[0] },
         "Tanh" => Unary::Tanh,
         _ => return None,
     })
@@ -91,11 +93,10 @@ fn apply(k: &mut KernelArgs, op: Unary) -> Result<()> {
 }
 
 fn swiglu(args: &PrepareArgs) -> Result<Option<Prepared>> {
-    if !all_f32(args) || attr_f32(args, "alpha") != Some(1.0) {
-        return Ok(None);
-    }
-    bind(args, "f32", "swiglu", none(), |k| {
-        apply(k, Unary::Silu)?;
+    let Some(alpha) = attr_f32(args, "alpha").filter(|_| all_f32(args)) else { return Ok(None) };
+    let gate = if alpha == 1.0 { Unary::Silu } else { Unary::Swish { alpha } };
+    bind(args, "f32", "swiglu", none(), move |k| {
+        apply(k, gate)?;
         let value = k.input(1)?.clone();
         expect_shape("input 1", value.shape(), k.outputs[0].shape())?;
         let y = k.outputs[0].as_slice_mut()?;

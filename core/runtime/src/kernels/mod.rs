@@ -12,6 +12,7 @@ mod movement;
 mod norm;
 mod reduce;
 mod region;
+mod rotary;
 mod segment;
 
 use crate::registry::{Kernel, KernelArgs, KernelDef, PrepareArgs, Prepared};
@@ -30,6 +31,7 @@ pub fn all() -> impl Iterator<Item = &'static KernelDef> {
         reduce::KERNELS,
         segment::KERNELS,
         region::KERNELS,
+        rotary::KERNELS,
     ]
     .into_iter()
     .flatten()

@@ -4,10 +4,10 @@ use super::attention::Threads;
 use super::elementwise::{function, function2};
 use super::{all_f32, bind, floats};
 use crate::registry::{KernelDef, PrepareArgs, Prepared};
-use deepseek_graph::{Dim, ops};
+use deepseek_graph::{Dim, Fact, ops};
 use deepseek_kernels_cpu::elementwise::{Binary, Unary};
 use deepseek_kernels_cpu::region::{
-    MAX_INPUTS, MAX_OUTPUTS, MAX_STEPS, Operand, Program, Source, Step, region,
+    MAX_INPUTS, MAX_OUTPUTS, MAX_STEPS, Operand, Program, Source, Step, TILE, TILE_STEP, region,
 };
 use deepseek_tensor::Result;
 
@@ -32,7 +32,16 @@ fn prepare(args: &PrepareArgs) -> Result<Option<Prepared>> {
     }
     let outputs: Vec<usize> = outputs.iter().map(|&o| numbers[o]).collect();
     let program = Program::new(inputs, steps, &outputs);
-    let scratch = Dim::from(program.scratch(&Threads(args.threads)));
+    // What `region::tile` says, of the shape as far as it is known.
+    let tile = match args.output(0).and_then(Fact::shape) {
+        Some(shape) => {
+            let step = Dim::from(TILE_STEP);
+            let len = Dim::product(shape);
+            Dim::from(TILE).min(&(&len.ceil_div(&step) * &step))
+        }
+        None => Dim::from(TILE),
+    };
+    let scratch = &tile * program.scratch_tiles(&Threads(args.threads)) as i64;
     bind(args, "f32", "region", scratch, move |k| {
         let inputs =
             (0..k.inputs.len()).map(|i| k.input(i).cloned()).collect::<Result<Vec<_>>>()?;

@@ -6,8 +6,10 @@
 //! lanes of a vector**. A panel of queries is transposed once to `[dim][lanes]`; the scores of a block
 //! of keys are then `K Qᵀ`, keys in rows, and everything the softmax does (largest value, exponential,
 //! sum, rescaling) is plain vector arithmetic with no sums across lanes. Scores `[key][lane]` are
-//! already the panel that `Vᵀ P` wants. Both products use the matrix micro-kernel; K and V are read
-//! where they lie, at any stride, without copying.
+//! already the panel that `Vᵀ P` wants. Both products use the matrix micro-kernel. K and V are read
+//! where they lie, at any stride; only a block of them whose rows are pages apart is copied, once for
+//! all panels of a task. Where a head's keys and values go beyond the second level of the cache, a task
+//! takes twice the queries and the next block is fetched while one is in use.
 //!
 //! Queries carry the scale and `log2 e`, so that exponentials are powers of two. They are taken
 //! against a score that follows the largest one only when that has risen by more than `2^8`: sums are
@@ -19,8 +21,8 @@
 //!
 //! # What a row is
 //!
-//! Query row `i` of a head sees key `j` if `j < kv_lens[batch]`, the causal window admits it, and a
-//! boolean mask does not hide it; then its score is
+//! Query row `i` of a head sees key `j` if `j < kv_lens[batch]`, it lies in the [`Band`], and a boolean
+//! mask does not hide it; then its score is
 //! `softcap(scale q·k) + mask` with `softcap(x) = cap tanh(x / cap)`. **A row that sees no key is
 //! zero** (as is one whose mask adds `-inf` everywhere), not NaN.
 //!
@@ -45,8 +47,12 @@ use task::{Place, Task};
 
 /// Keys of one step of the online softmax.
 pub const BLOCK: usize = 64;
-/// Queries of one task: K and V are read once for all of them.
-const TASK_ROWS: usize = 64;
+/// The most queries of one task: K and V are read once for all of them.
+const TASK_ROWS: usize = 128;
+/// Queries of one task where K and V stay in the cache.
+const NEAR_TASK_ROWS: usize = 64;
+/// Floats of K and V of a head from which on they count as far: half of a small second level.
+const FAR: usize = 128 * 1024;
 /// Floats that aligning a task's scratch may skip.
 const ALIGN: usize = 16;
 
@@ -103,14 +109,23 @@ pub enum Mask<'a> {
     Keep(&'a [bool], [usize; 4]),
 }
 
-/// Which keys a query sees by position: with `p = i + offset`, those with `j <= p`, and with
-/// `window`, only `j > p - window`.
+/// Which keys a query sees by position: with `p = i + offset`, those from `p - before` to `p + after`,
+/// both included.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
-pub struct Causal {
+pub struct Band {
     /// Position of query 0 among the keys: `kv_len - q_len` aligns the ends, 0 the starts.
     pub offset: isize,
-    /// How many keys back a query sees, itself included.
-    pub window: Option<usize>,
+    /// How many keys before its position a query sees; all if absent.
+    pub before: Option<usize>,
+    /// How many keys after its position a query sees; all if absent.
+    pub after: Option<usize>,
+}
+
+impl Band {
+    /// No key after the query's position.
+    pub const fn causal(offset: isize) -> Self {
+        Band { offset, before: None, after: Some(0) }
+    }
 }
 
 /// Everything but the tensors and their sizes.
@@ -121,23 +136,25 @@ pub struct AttentionOptions<'a> {
     /// Bound of the scores before the mask.
     pub softcap: Option<f32>,
     /// Hides keys by position.
-    pub causal: Option<Causal>,
+    pub band: Option<Band>,
     /// Hides or biases keys.
     pub mask: Mask<'a>,
     /// Keys that exist in each sequence of the batch, at most `kv_len`.
     pub kv_lens: Option<&'a [usize]>,
 }
 
-/// Rows of one task.
-fn task_rows(lanes: usize) -> usize {
-    TASK_ROWS.max(2 * lanes)
+/// Rows of one task, and whether K and V are far, for sequences of at most `kv_len` keys.
+fn task_rows(kv_len: usize, qk_dim: usize, v_dim: usize) -> (usize, bool) {
+    let far = kv_len.saturating_mul(qk_dim + v_dim) >= FAR;
+    (if far { TASK_ROWS } else { NEAR_TASK_ROWS }, far)
 }
 
 /// Floats of scratch of one task.
 fn slot_len(lanes: usize, qk_dim: usize, v_dim: usize) -> usize {
-    // Scores, corrections and largest scores of a panel; queries, results, bases and sums of all.
+    // Scores, corrections and largest scores of a panel; queries, results, bases and sums of all; a
+    // block of K and V.
     let panel = BLOCK * 2 * lanes + 4 * MAX_LANES;
-    ALIGN + panel + task_rows(lanes) * (qk_dim + v_dim + 2)
+    ALIGN + panel + TASK_ROWS * (qk_dim + v_dim + 2) + BLOCK * (qk_dim + v_dim)
 }
 
 /// Floats of a vector.
@@ -203,7 +220,7 @@ pub fn attention(
     }
     let lanes = lanes(isa);
     let slots = Slots::new(par, scratch, slot_len(lanes, qk_dim, v_dim));
-    let per_task = task_rows(lanes);
+    let (per_task, far) = task_rows(kv_len, qk_dim, v_dim);
     let tiles = rows.div_ceil(per_task);
     let (q_at, k_at, v_at) = (Shared::read(q.data), Shared::read(k.data), Shared::read(v.data));
     let out = Shared::new(out);
@@ -233,6 +250,7 @@ pub fn attention(
                 work,
                 rows: tile * per_task..((tile + 1) * per_task).min(rows),
                 wide: rows > lanes,
+                far,
             });
         });
     };

@@ -46,12 +46,13 @@ pub fn attention_packed_scratch(isa: Isa, par: &dyn Parallel, shape: PackedShape
 
 /// Attention of each sequence with itself: sequence `i` is rows `offsets[i]..offsets[i + 1]` of Q, K,
 /// V and the result, and its result has the bits that [`attention`](super::attention) gives for it
-/// alone. The causal window counts positions from the start of each sequence. Rows of the result that
-/// belong to no sequence are left as they are.
+/// alone. The band and the mask count positions from the start of each sequence: the mask is read as
+/// `[any, q_heads, longest, longest]`, its first stride is of no use. Rows of the result that belong to
+/// no sequence are left as they are.
 ///
 /// # Panics
-/// When a tensor or the scratch is shorter than the shape says, `kv_heads` does not divide `q_heads`,
-/// `offsets` is empty, falls or goes beyond `tokens`, or the options hold a mask or `kv_lens`, which
+/// When a tensor, the mask or the scratch is shorter than the shape says, `kv_heads` does not divide
+/// `q_heads`, `offsets` is empty, falls or goes beyond `tokens`, or the options hold `kv_lens`, which
 /// have no meaning here.
 #[expect(clippy::too_many_arguments, reason = "three inputs, an output, and how to run")]
 pub fn attention_packed(
@@ -83,10 +84,7 @@ pub fn attention_packed(
     need("k", k.data.len(), [tokens, kv_heads, qk_dim], k.strides);
     need("v", v.data.len(), [tokens, kv_heads, v_dim], v.strides);
     need("out", out.len(), [tokens, q_heads, v_dim], out_strides);
-    assert!(
-        matches!(options.mask, Mask::None) && options.kv_lens.is_none(),
-        "attention: packed sequences take no mask and no kv_lens"
-    );
+    assert!(options.kv_lens.is_none(), "attention: packed sequences take no kv_lens");
     let (Some(&first), Some(&end)) = (offsets.first(), offsets.last()) else {
         panic!("attention: offsets need one entry more than there are sequences, got none");
     };
@@ -94,13 +92,22 @@ pub fn attention_packed(
         end <= tokens && offsets.is_sorted(),
         "attention: offsets must rise to at most {tokens} tokens: {offsets:?}"
     );
+    let longest = offsets.windows(2).map(|o| o[1] - o[0]).max().unwrap_or(0);
+    if let Mask::Add(_, s) | Mask::Keep(_, s) = options.mask {
+        let have = match options.mask {
+            Mask::Add(m, _) => m.len(),
+            Mask::Keep(m, _) => m.len(),
+            Mask::None => 0,
+        };
+        need("mask", have, [q_heads, longest, longest], [s[1], s[2], s[3]]);
+    }
     let group = q_heads / kv_heads;
     if first == end || group == 0 || v_dim == 0 {
         return;
     }
     let lanes = lanes(isa);
     let slots = Slots::new(par, scratch, slot_len(lanes, qk_dim, v_dim));
-    let per_task = task_rows(lanes);
+    let (per_task, far) = task_rows(longest, qk_dim, v_dim);
     // Rows of the flattened `[tokens, group]`. Task `i` takes the tiles that start in the `i`th
     // window of `per_task` rows: one tile of a long sequence, or several short sequences.
     let windows = ((end - first) * group).div_ceil(per_task);
@@ -133,13 +140,14 @@ pub fn attention_packed(
                         out: (out, place(out_strides, h * group)),
                         group,
                         first_head: h * group,
-                        batch: b,
+                        batch: 0,
                         kv_len: len,
                         qk_dim,
                         v_dim,
                         work: &mut *work,
                         rows: tile..(tile + per_task).min(rows),
                         wide: rows > lanes,
+                        far,
                     });
                 }
                 b += 1;

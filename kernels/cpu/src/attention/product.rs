@@ -4,6 +4,39 @@ use super::task::Rows;
 use crate::gemm::micro::micro;
 use crate::simd::{Kernel, Simd};
 
+/// Floats of a line of the cache.
+const LINE: usize = 16;
+
+/// Adds to each accumulator the product of `R` rows of A and one panel of B over `terms`, as
+/// [`micro`] does from zero.
+///
+/// # Safety
+/// As for [`micro`].
+#[inline(always)]
+unsafe fn add_terms<S: Simd, const R: usize, const V: usize>(
+    s: S,
+    acc: &mut [[[S::F; V]; 1]; R],
+    terms: std::ops::Range<usize>,
+    (a, row, col): (*const f32, usize, usize),
+    b: *const f32,
+) {
+    for k in terms {
+        // SAFETY: the caller promises that both pointers reach term `k`.
+        unsafe {
+            let mut panel = [s.zero(); V];
+            for (v, x) in panel.iter_mut().enumerate() {
+                *x = s.load(b.add((k * V + v) * S::LANES));
+            }
+            for (i, [acc]) in acc.iter_mut().enumerate() {
+                let x = s.splat(*a.add(i * row + k * col));
+                for v in 0..V {
+                    acc[v] = s.mul_add(x, panel[v], acc[v]);
+                }
+            }
+        }
+    }
+}
+
 /// Work that is done some rows at a time.
 trait ByRows<S: Simd> {
     /// # Safety
@@ -48,13 +81,16 @@ unsafe fn by_rows<S: Simd, const V: usize>(s: S, n: usize, work: &mut impl ByRow
     }
 }
 
-/// `scores[key][lane] = sum_d k[key][d] queries[d][lane]` and the largest of each lane, which may miss
-/// NaN. Whoever makes one proves that the pointers reach that.
+/// `scores[key][lane] = sum_d k[key][d] queries[d][lane]` and the largest of each lane among the first
+/// `plain` keys, which may miss NaN. Whoever makes one proves that the pointers reach that.
 #[derive(Copy, Clone)]
 pub(super) struct Scores<const V: usize> {
     pub keys: usize,
+    pub plain: usize,
     pub dim: usize,
     pub k: Rows,
+    /// Keys to fetch into the cache meanwhile, as many, unless null.
+    pub ahead: Rows,
     pub queries: *const f32,
     pub scores: *mut f32,
     /// Out: `[lane]`.
@@ -70,11 +106,25 @@ impl<S: Simd, const V: usize> ByRows<S> for ScoreRows<S, V> {
         // SAFETY: whoever made this proves `dim` columns of each key and lanes of each query.
         unsafe {
             let k = t.k.at.add(i * t.k.row);
-            let acc = micro::<S, R, V, 1>(s, t.dim, k, t.k.row, t.k.col, t.queries, width, 0);
+            let acc = if t.ahead.at.is_null() {
+                micro::<S, R, V, 1>(s, t.dim, k, t.k.row, t.k.col, t.queries, width, 0)
+            } else {
+                let mut acc = [[[s.zero(); V]; 1]; R];
+                for d in (0..t.dim).step_by(LINE) {
+                    for r in 0..R {
+                        s.prefetch_l2(t.ahead.element(i + r, d));
+                    }
+                    let terms = d..(d + LINE).min(t.dim);
+                    add_terms(s, &mut acc, terms, (k, t.k.row, t.k.col), t.queries);
+                }
+                acc
+            };
             for (r, [row]) in acc.iter().enumerate() {
                 for (v, x) in row.iter().enumerate() {
                     s.store(t.scores.add((i + r) * width + v * S::LANES), *x);
-                    self.1[v] = s.max(self.1[v], *x);
+                    if i + R <= t.plain || i + r < t.plain {
+                        self.1[v] = s.max(self.1[v], *x);
+                    }
                 }
             }
         }
@@ -103,6 +153,8 @@ pub(super) struct Values<const V: usize> {
     pub keys: usize,
     pub dim: usize,
     pub v: Rows,
+    /// Values to fetch into the cache meanwhile, as many, unless null.
+    pub ahead: Rows,
     pub scores: *const f32,
     pub results: *mut f32,
     pub correction: *const f32,
@@ -116,7 +168,16 @@ impl<S: Simd, const V: usize> ByRows<S> for Values<V> {
         unsafe {
             let v = self.v.at.add(i * self.v.col);
             let (col, row) = (self.v.col, self.v.row);
-            let acc = micro::<S, R, V, 1>(s, self.keys, v, col, row, self.scores, width, 0);
+            let acc = if self.ahead.at.is_null() {
+                micro::<S, R, V, 1>(s, self.keys, v, col, row, self.scores, width, 0)
+            } else {
+                let mut acc = [[[s.zero(); V]; 1]; R];
+                for k in 0..self.keys {
+                    s.prefetch_l2(self.ahead.element(k, i));
+                    add_terms(s, &mut acc, k..k + 1, (v, col, row), self.scores);
+                }
+                acc
+            };
             for (r, [row]) in acc.iter().enumerate() {
                 for (v, x) in row.iter().enumerate() {
                     let at = v * S::LANES;

@@ -45,7 +45,7 @@ impl<const V: usize> Kernel for Visible<'_, V> {
         // reach every key of every row, and lanes without a row read that of another.
         unsafe {
             let mut largest = [hidden; V];
-            let by_position = options.causal.is_some() || lanes.high[0] < (j0 + keys) as f32;
+            let by_position = options.band.is_some() || lanes.high[0] < (j0 + keys) as f32;
             let mut bias = [0.0f32; MAX_WIDTH];
             for jj in 0..keys {
                 let j = j0 + jj;

@@ -2,13 +2,16 @@
 
 use super::product::{Scores, Values};
 use super::softmax::{Exponentials, Visible};
-use super::{AttentionOptions, BLOCK, Causal, Mask, TASK_ROWS};
+use super::{AttentionOptions, BLOCK, Band, Mask, TASK_ROWS};
 use crate::parallel::Shared;
 use crate::simd::{Kernel, MAX_LANES, Simd};
 
 pub(super) const MAX_WIDTH: usize = 2 * MAX_LANES;
 /// The most panels of a task: two vectors of the narrowest level to a panel.
 const MAX_PANELS: usize = TASK_ROWS / 8;
+
+/// Floats of a page of memory.
+const PAGE: usize = 1024;
 
 /// Where the rows of one sequence lie in a tensor.
 #[derive(Copy, Clone)]
@@ -39,17 +42,29 @@ pub(super) struct Task<'a> {
     pub qk_dim: usize,
     pub v_dim: usize,
     pub work: &'a mut [f32],
-    /// Rows of the flattened `[q_len, group]`, at most [`TASK_ROWS`] and one panel.
+    /// Rows of the flattened `[q_len, group]`, at most [`TASK_ROWS`].
     pub rows: std::ops::Range<usize>,
     /// Two vectors to a panel instead of one.
     pub wide: bool,
+    /// K and V come from beyond the second level of the cache: the next block is fetched while one is
+    /// in use.
+    pub far: bool,
 }
 
 impl Kernel for Task<'_> {
     type Output = ();
     #[inline(always)]
     fn call<S: Simd>(self, s: S) {
-        if self.wide { self.run::<S, 2>(s) } else { self.run::<S, 1>(s) }
+        let std::ops::Range { start, end } = self.rows;
+        // Few rows over are a panel of one vector, where reading K and V again costs little.
+        let over = (end - start) % (2 * S::LANES);
+        let narrow = match (self.wide, self.far) {
+            (false, _) => end - start,
+            (true, false) if over <= S::LANES => over,
+            _ => 0,
+        };
+        self.run::<S, 2>(s, start..end - narrow);
+        self.run::<S, 1>(s, end - narrow..end);
     }
 }
 
@@ -101,38 +116,44 @@ impl Task<'_> {
         count: usize,
     ) -> [Option<*mut f32>; MAX_WIDTH] {
         let mut at = self.split(first_row);
-        std::array::from_fn(|i| {
-            (i < count).then(|| {
-                let (head, row) = at;
-                at = self.next(at);
-                data.ptr().wrapping_add(place.at + head * place.head + row * place.row)
-            })
-        })
+        let mut rows = [None; MAX_WIDTH];
+        for to in &mut rows[..count] {
+            let (head, row) = at;
+            at = self.next(at);
+            *to = Some(data.ptr().wrapping_add(place.at + head * place.head + row * place.row));
+        }
+        rows
     }
 
     #[inline(always)]
-    fn lanes(&self, first_row: usize, count: usize) -> Lanes {
+    fn lanes(&self, first_row: usize, count: usize, width: usize) -> Lanes {
         let kv = self.kv_len;
         let mut l = Lanes {
             low: [0.0; MAX_WIDTH],
-            high: [0.0; MAX_WIDTH],
+            high: [kv as f32; MAX_WIDTH],
             mask: [0; MAX_WIDTH],
             shared: true,
-            any: (usize::MAX, 0),
-            all: (0, usize::MAX),
+            any: (0, kv),
+            all: (0, kv),
         };
+        if self.options.band.is_none() && matches!(self.options.mask, Mask::None) {
+            return l;
+        }
+        (l.any, l.all) = ((usize::MAX, 0), (0, usize::MAX));
         let mut place = self.split(first_row);
-        for i in 0..MAX_WIDTH {
+        for i in 0..width {
             let (head, row) = place;
             // Lanes without a row see what the last row sees.
             if i + 1 < count {
                 place = self.next(place);
             }
             let (mut low, mut high) = (0, kv);
-            if let Some(Causal { offset, window }) = self.options.causal {
+            if let Some(Band { offset, before, after }) = self.options.band {
                 let p = row as isize + offset;
-                high = usize::try_from(p + 1).unwrap_or(0).min(kv);
-                low = window.map_or(0, |w| usize::try_from(p + 1 - w as isize).unwrap_or(0));
+                let end = |a: usize| p.saturating_add_unsigned(a).saturating_add(1);
+                high = after.map_or(kv, |a| usize::try_from(end(a)).unwrap_or(0).min(kv));
+                low = before
+                    .map_or(0, |b| usize::try_from(p.saturating_sub_unsigned(b)).unwrap_or(0));
             }
             if low < high {
                 l.any = (l.any.0.min(low), l.any.1.max(high));
@@ -148,11 +169,14 @@ impl Task<'_> {
     }
 
     #[inline(always)]
-    fn run<S: Simd, const V: usize>(self, s: S) {
+    fn run<S: Simd, const V: usize>(&self, s: S, rows: std::ops::Range<usize>) {
+        if rows.is_empty() {
+            return;
+        }
         let (qk_dim, v_dim) = (self.qk_dim, self.v_dim);
         let width = V * S::LANES;
-        let first_row = self.rows.start;
-        let count = self.rows.len();
+        let first_row = rows.start;
+        let count = rows.len();
         let panels = count.div_ceil(width);
         // Lines of the cache are read whole, so the parts start at one: each is a multiple of 16.
         let base = self.work.as_ptr().cast_mut();
@@ -166,14 +190,16 @@ impl Task<'_> {
             let results = queries.wrapping_add(width * qk_dim);
             Panel { queries, results, state: results.wrapping_add(width * v_dim) }
         };
+        let copies = panels_at.wrapping_add(panels * panel_len);
         let mut seen = [const { None }; MAX_PANELS];
         let (mut first, mut end) = (usize::MAX, 0);
         // SAFETY: whoever made the task proved the reach of every tensor and that `work` holds what
-        // `slot_len` says: scores, corrections and largest scores of a panel, then the panels.
+        // `slot_len` says: scores, corrections and largest scores of a panel, then the panels, then
+        // the copies of a block of K and V.
         unsafe {
             for (p, seen) in seen.iter_mut().enumerate().take(panels) {
                 let here = width.min(count - p * width);
-                let l = self.lanes(first_row + p * width, here);
+                let l = self.lanes(first_row + p * width, here, width);
                 (first, end) = (first.min(l.any.0), end.max(l.any.1));
                 *seen = Some(l);
                 let panel = panel(p);
@@ -186,7 +212,19 @@ impl Task<'_> {
             let mut j0 = first.min(end) / BLOCK * BLOCK;
             while j0 < end {
                 let keys = BLOCK.min(end - j0);
-                let (k, v) = (rows_from(self.k, j0), rows_from(self.v, j0));
+                let (mut k, mut v) = (rows_from(self.k, j0), rows_from(self.v, j0));
+                // Rows at multiples of a page share a few sets of the first-level cache: panels after
+                // the first would miss it again.
+                if panels > 1 && k.row.is_multiple_of(PAGE) {
+                    k = copy_rows(s, k, keys, qk_dim, copies);
+                }
+                if panels > 1 && v.row.is_multiple_of(PAGE) {
+                    v = copy_rows(s, v, keys, v_dim, copies.wrapping_add(BLOCK * qk_dim));
+                }
+                let next = j0 + BLOCK;
+                let ahead = |p: usize, of| {
+                    if self.far && p == 0 && next < end { rows_from(of, next) } else { Rows::NONE }
+                };
                 for (p, lanes) in seen.iter().flatten().enumerate() {
                     let keys = keys.min(lanes.any.1.saturating_sub(j0));
                     if keys == 0 || j0 + keys <= lanes.any.0 {
@@ -203,13 +241,20 @@ impl Task<'_> {
                     } else {
                         lanes.all.1.saturating_sub(j0).min(keys)
                     };
-                    let product = Scores::<V> { keys: plain, dim: qk_dim, k, queries, scores, max };
-                    s.outline(product);
+                    let (ahead_k, ahead_v) = (ahead(p, self.k), ahead(p, self.v));
+                    s.outline(Scores::<V> {
+                        keys,
+                        plain,
+                        dim: qk_dim,
+                        k,
+                        ahead: ahead_k,
+                        queries,
+                        scores,
+                        max,
+                    });
                     if plain < keys {
-                        let k = Rows { at: k.at.add(plain * k.row), ..k };
                         let scores = scores.add(plain * width);
                         let (j0, keys) = (j0 + plain, keys - plain);
-                        s.outline(Scores { keys, k, scores, max: correction, ..product });
                         let visible = Visible::<V> { options, lanes, j0, keys, scores, max };
                         if !s.outline(visible) && plain == 0 {
                             continue;
@@ -221,6 +266,7 @@ impl Task<'_> {
                         keys,
                         dim: v_dim,
                         v,
+                        ahead: ahead_v,
                         scores,
                         results,
                         correction: if corrected { correction } else { std::ptr::null() },
@@ -250,6 +296,8 @@ impl Task<'_> {
         let (place, width) = (self.q.1, V * S::LANES);
         let zeros = [0.0f32; MAX_LANES];
         let all = self.rows_at(self.q, first_row, count);
+        let unit = super::softmax::unit(self.options);
+        let scale = s.splat(unit);
         // SAFETY: whoever made the task proved the reach of the queries.
         unsafe {
             for v in 0..V {
@@ -258,21 +306,16 @@ impl Task<'_> {
                 while place.dim == 1 && d + S::LANES <= self.qk_dim {
                     let square = s.transpose(|i| rows[i].map_or(zeros.as_ptr(), |row| row.add(d)));
                     for (i, x) in square.into_iter().enumerate().take(S::LANES) {
-                        s.store(queries.add((d + i) * width + v * S::LANES), x);
+                        s.store(queries.add((d + i) * width + v * S::LANES), s.mul(x, scale));
                     }
                     d += S::LANES;
                 }
                 for d in d..self.qk_dim {
                     for (i, row) in rows.iter().enumerate() {
                         *queries.add(d * width + v * S::LANES + i) =
-                            row.map_or(0.0, |row| *row.add(d * place.dim));
+                            row.map_or(0.0, |row| *row.add(d * place.dim) * unit);
                     }
                 }
-            }
-            let scale = s.splat(super::softmax::unit(self.options));
-            for at in (0..self.qk_dim * width).step_by(S::LANES) {
-                let p = queries.add(at);
-                s.store(p, s.mul(s.load(p), scale));
             }
         }
     }
@@ -300,25 +343,21 @@ impl Task<'_> {
                 let sum = s.load(state.add(width + at));
                 // A row that saw nothing has the sum zero, and zeros as results.
                 let sum = s.select(s.eq(sum, s.zero()), s.splat(1.0), sum);
-                let inverse = s.div(s.splat(1.0), sum);
-                for d in 0..self.v_dim {
-                    let p = results.add(d * width + at);
-                    s.store(p, s.mul(s.load(p), inverse));
-                }
+                let inverse = s.to_array(s.div(s.splat(1.0), sum));
                 let rows = &all[at..][..S::LANES];
                 let mut d = 0;
                 while place.dim == 1 && d + S::LANES <= self.v_dim {
                     let square = s.transpose(|i| results.add((d + i) * width + at));
-                    for (row, x) in rows.iter().zip(square) {
+                    for ((row, x), inverse) in rows.iter().zip(square).zip(inverse) {
                         if let Some(row) = row {
-                            s.store(row.add(d), x);
+                            s.store(row.add(d), s.mul(x, s.splat(inverse)));
                         }
                     }
                     d += S::LANES;
                 }
                 for (i, row) in rows.iter().flatten().enumerate() {
                     for d in d..self.v_dim {
-                        *row.add(d * place.dim) = *results.add(d * width + at + i);
+                        *row.add(d * place.dim) = *results.add(d * width + at + i) * inverse[i];
                     }
                 }
             }
@@ -332,6 +371,40 @@ pub(super) struct Rows {
     pub at: *const f32,
     pub row: usize,
     pub col: usize,
+}
+
+impl Rows {
+    /// Rows that do not exist.
+    pub const NONE: Rows = Rows { at: std::ptr::null(), row: 0, col: 0 };
+
+    /// The address of an element, whether or not it exists.
+    #[inline(always)]
+    pub fn element(self, row: usize, col: usize) -> *const f32 {
+        self.at.wrapping_add(row * self.row + col * self.col)
+    }
+}
+
+/// Writes `count` rows of `dim` columns one after the other.
+///
+/// # Safety
+/// `rows` reaches them, and `to` has room.
+#[inline(always)]
+unsafe fn copy_rows<S: Simd>(s: S, rows: Rows, count: usize, dim: usize, to: *mut f32) -> Rows {
+    // SAFETY: as the caller promises; every access is within a row of `dim` columns.
+    unsafe {
+        for i in 0..count {
+            let (from, to) = (rows.at.add(i * rows.row), to.add(i * dim));
+            let mut d = 0;
+            while rows.col == 1 && d + S::LANES <= dim {
+                s.store(to.add(d), s.load(from.add(d)));
+                d += S::LANES;
+            }
+            for d in d..dim {
+                *to.add(d) = *from.add(d * rows.col);
+            }
+        }
+    }
+    Rows { at: to, row: dim, col: 1 }
 }
 
 /// K or V from row `j0` on.

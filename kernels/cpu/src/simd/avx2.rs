@@ -111,27 +111,30 @@ impl Simd for Avx2 {
         unsafe { _mm_prefetch::<_MM_HINT_T0>(p.cast()) }
     }
     #[inline(always)]
+    fn prefetch_l2(self, p: *const f32) {
+        // SAFETY: a prefetch has no effect that a program could see, wherever it points.
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(p.cast()) }
+    }
+    #[inline(always)]
     unsafe fn transpose(self, src: impl Fn(usize) -> *const f32) -> [__m256; MAX_LANES] {
         // SAFETY: the token proves the instructions, the caller eight floats at each of the eight
         // sources.
         unsafe {
-            // `quad(q)[c]` holds columns `c` and `4 + c` of rows `4 q ..`.
-            let quad = |q: usize| {
-                let r = [0, 1, 2, 3].map(|i| self.load(src(4 * q + i)));
+            // Half `h` of `r[i]` holds columns `4 q ..` of row `4 h + i`. Loops, not closures: what a
+            // closure calls is not compiled for this level.
+            let mut out = [_mm256_setzero_ps(); MAX_LANES];
+            for (q, out) in out[..8].chunks_exact_mut(4).enumerate() {
+                let mut r = [_mm256_setzero_ps(); 4];
+                for (i, r) in r.iter_mut().enumerate() {
+                    let low = _mm256_castps128_ps256(_mm_loadu_ps(src(i).add(4 * q)));
+                    *r = _mm256_insertf128_ps::<1>(low, _mm_loadu_ps(src(4 + i).add(4 * q)));
+                }
                 let (a, b) = (_mm256_unpacklo_ps(r[0], r[1]), _mm256_unpackhi_ps(r[0], r[1]));
                 let (c, d) = (_mm256_unpacklo_ps(r[2], r[3]), _mm256_unpackhi_ps(r[2], r[3]));
-                [
-                    _mm256_shuffle_ps::<0b01_00_01_00>(a, c),
-                    _mm256_shuffle_ps::<0b11_10_11_10>(a, c),
-                    _mm256_shuffle_ps::<0b01_00_01_00>(b, d),
-                    _mm256_shuffle_ps::<0b11_10_11_10>(b, d),
-                ]
-            };
-            let (low, high) = (quad(0), quad(1));
-            let mut out = [_mm256_setzero_ps(); MAX_LANES];
-            for c in 0..4 {
-                out[c] = _mm256_permute2f128_ps::<0x20>(low[c], high[c]);
-                out[4 + c] = _mm256_permute2f128_ps::<0x31>(low[c], high[c]);
+                out[0] = _mm256_shuffle_ps::<0b01_00_01_00>(a, c);
+                out[1] = _mm256_shuffle_ps::<0b11_10_11_10>(a, c);
+                out[2] = _mm256_shuffle_ps::<0b01_00_01_00>(b, d);
+                out[3] = _mm256_shuffle_ps::<0b11_10_11_10>(b, d);
             }
             out
         }
@@ -158,6 +161,9 @@ impl Simd for Avx2 {
         fn eq(a: __m256, b: __m256) -> __m256 { _mm256_cmp_ps::<_CMP_EQ_OQ>(a, b) }
         fn unordered(a: __m256, b: __m256) -> __m256 { _mm256_cmp_ps::<_CMP_UNORD_Q>(a, b) }
         fn select(m: __m256, a: __m256, b: __m256) -> __m256 { _mm256_blendv_ps(b, a, m) }
+        fn zero_where_lt(x: __m256, limit: __m256, a: __m256) -> __m256 {
+            _mm256_and_ps(_mm256_cmp_ps::<_CMP_NLT_UQ>(x, limit), a)
+        }
         fn any(m: __m256) -> bool { _mm256_movemask_ps(m) != 0 }
         fn mul_add_pairs(a: __m256i, b: __m256i) -> __m256i { _mm256_madd_epi16(a, b) }
         fn even_lanes(a: __m256, b: __m256) -> __m256 {
@@ -165,6 +171,13 @@ impl Simd for Avx2 {
                 _mm256_shuffle_ps::<0b10_00_10_00>(a, b),
             )))
         }
+        fn interleave(a: __m256, b: __m256) -> (__m256, __m256) {{
+            let (low, high) = (_mm256_unpacklo_ps(a, b), _mm256_unpackhi_ps(a, b));
+            (
+                _mm256_permute2f128_ps::<0x20>(low, high),
+                _mm256_permute2f128_ps::<0x31>(low, high),
+            )
+        }}
         fn splat_i(x: i32) -> __m256i { _mm256_set1_epi32(x) }
         fn as_int(a: __m256) -> __m256i { _mm256_castps_si256(a) }
         fn as_float(a: __m256i) -> __m256 { _mm256_castsi256_ps(a) }

@@ -107,33 +107,34 @@ impl Simd for Avx512 {
         unsafe { _mm_prefetch::<_MM_HINT_T0>(p.cast()) }
     }
     #[inline(always)]
+    fn prefetch_l2(self, p: *const f32) {
+        // SAFETY: a prefetch has no effect that a program could see, wherever it points.
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(p.cast()) }
+    }
+    #[inline(always)]
     unsafe fn transpose(self, src: impl Fn(usize) -> *const f32) -> [__m512; MAX_LANES] {
         // SAFETY: the token proves the instructions, the caller sixteen floats at each of the
         // sixteen sources.
         unsafe {
-            // Quarter `l` of `quad(q)[c]` holds column `4 l + c` of rows `4 q ..`.
-            let quad = |q: usize| {
-                let r = [0, 1, 2, 3].map(|i| self.load(src(4 * q + i)));
+            let mut out = [_mm512_setzero_ps(); MAX_LANES];
+            for (q, out) in out.chunks_exact_mut(4).enumerate() {
+                // Quarter `l` of `r[i]` holds columns `4 q ..` of row `4 l + i`: quarters are
+                // inserted as they are loaded, which keeps the one port that shuffles free.
+                // Loops, not closures: what a closure calls is not compiled for this level.
+                let mut r = [_mm512_setzero_ps(); 4];
+                for (i, r) in r.iter_mut().enumerate() {
+                    let at = 4 * q;
+                    *r = _mm512_castps128_ps512(_mm_loadu_ps(src(i).add(at)));
+                    *r = _mm512_insertf32x4::<1>(*r, _mm_loadu_ps(src(4 + i).add(at)));
+                    *r = _mm512_insertf32x4::<2>(*r, _mm_loadu_ps(src(8 + i).add(at)));
+                    *r = _mm512_insertf32x4::<3>(*r, _mm_loadu_ps(src(12 + i).add(at)));
+                }
                 let (a, b) = (_mm512_unpacklo_ps(r[0], r[1]), _mm512_unpackhi_ps(r[0], r[1]));
                 let (c, d) = (_mm512_unpacklo_ps(r[2], r[3]), _mm512_unpackhi_ps(r[2], r[3]));
-                [
-                    _mm512_shuffle_ps::<0b01_00_01_00>(a, c),
-                    _mm512_shuffle_ps::<0b11_10_11_10>(a, c),
-                    _mm512_shuffle_ps::<0b01_00_01_00>(b, d),
-                    _mm512_shuffle_ps::<0b11_10_11_10>(b, d),
-                ]
-            };
-            let [q0, q1, q2, q3] = [quad(0), quad(1), quad(2), quad(3)];
-            let mut out = [_mm512_setzero_ps(); MAX_LANES];
-            for c in 0..4 {
-                let even = _mm512_shuffle_f32x4::<0x88>(q0[c], q1[c]);
-                let even2 = _mm512_shuffle_f32x4::<0x88>(q2[c], q3[c]);
-                let odd = _mm512_shuffle_f32x4::<0xdd>(q0[c], q1[c]);
-                let odd2 = _mm512_shuffle_f32x4::<0xdd>(q2[c], q3[c]);
-                out[c] = _mm512_shuffle_f32x4::<0x88>(even, even2);
-                out[4 + c] = _mm512_shuffle_f32x4::<0x88>(odd, odd2);
-                out[8 + c] = _mm512_shuffle_f32x4::<0xdd>(even, even2);
-                out[12 + c] = _mm512_shuffle_f32x4::<0xdd>(odd, odd2);
+                out[0] = _mm512_shuffle_ps::<0b01_00_01_00>(a, c);
+                out[1] = _mm512_shuffle_ps::<0b11_10_11_10>(a, c);
+                out[2] = _mm512_shuffle_ps::<0b01_00_01_00>(b, d);
+                out[3] = _mm512_shuffle_ps::<0b11_10_11_10>(b, d);
             }
             out
         }
@@ -166,6 +167,9 @@ impl Simd for Avx512 {
         fn unordered(a: __m512, b: __m512) -> __mmask16 {
             _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(a, b)
         }
+        fn zero_where_lt(x: __m512, limit: __m512, a: __m512) -> __m512 {
+            _mm512_maskz_mov_ps(_mm512_cmp_ps_mask::<_CMP_NLT_UQ>(x, limit), a)
+        }
         fn select(m: __mmask16, a: __m512, b: __m512) -> __m512 { _mm512_mask_blend_ps(m, b, a) }
         fn mul_add_pairs(a: __m512i, b: __m512i) -> __m512i { _mm512_madd_epi16(a, b) }
         fn even_lanes(a: __m512, b: __m512) -> __m512 {
@@ -175,6 +179,12 @@ impl Simd for Avx512 {
                 b,
             )
         }
+        fn interleave(a: __m512, b: __m512) -> (__m512, __m512) {{
+            let low = _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+            let high =
+                _mm512_setr_epi32(8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
+            (_mm512_permutex2var_ps(a, low, b), _mm512_permutex2var_ps(a, high, b))
+        }}
         fn splat_i(x: i32) -> __m512i { _mm512_set1_epi32(x) }
         fn as_int(a: __m512) -> __m512i { _mm512_castps_si512(a) }
         fn as_float(a: __m512i) -> __m512 { _mm512_castsi512_ps(a) }

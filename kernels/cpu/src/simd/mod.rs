@@ -73,6 +73,9 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     /// Asks for the line of the cache that holds `p`, which may point anywhere.
     #[inline(always)]
     fn prefetch(self, _p: *const f32) {}
+    /// As [`prefetch`](Simd::prefetch), into the second level only: for what is read much later.
+    #[inline(always)]
+    fn prefetch_l2(self, _p: *const f32) {}
     /// Transposes a square of `LANES` rows: float `j` of `src(i)` is lane `i` of vector `j`; vectors
     /// from `LANES` on are zero.
     /// # Safety
@@ -107,8 +110,15 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     /// `m ? a : b`.
     fn select(self, m: Self::M, a: Self::F, b: Self::F) -> Self::F;
     fn any(self, m: Self::M) -> bool;
+    /// `x < limit ? 0 : a`.
+    #[inline(always)]
+    fn zero_where_lt(self, x: Self::F, limit: Self::F, a: Self::F) -> Self::F {
+        self.select(self.lt(x, limit), self.zero(), a)
+    }
     /// Lanes 0, 2, 4, … of `a`, then those of `b`.
     fn even_lanes(self, a: Self::F, b: Self::F) -> Self::F;
+    /// Lanes of `a` and `b` in turns: those of the first half of both, then those of the second.
+    fn interleave(self, a: Self::F, b: Self::F) -> (Self::F, Self::F);
 
     fn splat_i(self, x: i32) -> Self::I;
     /// # Safety

@@ -169,6 +169,10 @@ impl Simd for Scalar {
         [a[0], a[2], b[0], b[2]]
     }
     #[inline(always)]
+    fn interleave(self, a: F, b: F) -> (F, F) {
+        ([a[0], b[0], a[1], b[1]], [a[2], b[2], a[3], b[3]])
+    }
+    #[inline(always)]
     fn mul_add_pairs(self, a: I, b: I) -> I {
         each(a, b, |a, b| {
             let low = i32::from(a as i16).wrapping_mul(i32::from(b as i16));
