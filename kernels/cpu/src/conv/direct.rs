@@ -202,23 +202,30 @@ unsafe fn finish<S: Simd, const R: usize, const V: usize>(
     acc: &mut [[S::F; V]; R],
 ) {
     let (lo, hi) = (s.splat(f.lo), s.splat(f.hi));
-    for v in 0..V {
-        if !f.bias.is_null() {
+    if !f.bias.is_null() {
+        let mut bias = [s.zero(); V];
+        for (v, bias) in bias.iter_mut().enumerate() {
             let left = f.channels.saturating_sub(v * S::LANES).min(S::LANES);
             // SAFETY: the bias has the channels that exist.
-            let bias = unsafe { s.load_n(f.bias.add(v * S::LANES), left) };
-            for acc in acc.iter_mut() {
-                acc[v] = s.add(acc[v], bias);
-            }
-        }
-        if !f.residual.is_null() {
-            for (r, acc) in acc.iter_mut().enumerate() {
-                // SAFETY: passed on to the caller.
-                acc[v] = s.add(acc[v], unsafe { s.load(f.residual.add(v * step + r * S::LANES)) });
-            }
+            *bias = unsafe { s.load_n(f.bias.add(v * S::LANES), left) };
         }
         for acc in acc.iter_mut() {
-            acc[v] = s.min(hi, s.max(lo, acc[v]));
+            for (acc, bias) in acc.iter_mut().zip(&bias) {
+                *acc = s.add(*acc, *bias);
+            }
+        }
+    }
+    if !f.residual.is_null() {
+        for (r, acc) in acc.iter_mut().enumerate() {
+            for (v, acc) in acc.iter_mut().enumerate() {
+                // SAFETY: passed on to the caller.
+                *acc = s.add(*acc, unsafe { s.load(f.residual.add(v * step + r * S::LANES)) });
+            }
+        }
+    }
+    for acc in acc.iter_mut() {
+        for acc in acc.iter_mut() {
+            *acc = s.min(hi, s.max(lo, *acc));
         }
     }
 }
