@@ -288,7 +288,8 @@ impl Kernel for PoolRow<'_> {
                     true => all_down * all_across,
                     false => down.len() * across.len(),
                 };
-                acc = s.div(acc, s.splat(count as f32));
+                // A mean of nothing is 0.
+                acc = s.div(acc, s.splat(count.max(1) as f32));
             }
             // SAFETY: as above.
             unsafe { s.store(y.as_mut_ptr(), acc) };

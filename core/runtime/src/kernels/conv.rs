@@ -36,7 +36,7 @@ const FEW_IMAGES: usize = 16;
 const FEW_PANELS: usize = 64;
 
 /// Kernel arrays are depth, height, width; missing leading axes have `fill`.
-fn spatial(values: impl ExactSizeIterator<Item = usize>, fill: usize) -> [usize; 3] {
+pub(super) fn spatial(values: impl ExactSizeIterator<Item = usize>, fill: usize) -> [usize; 3] {
     let mut out = [fill; 3];
     let lead = 3usize.saturating_sub(values.len());
     for (to, v) in out[lead..].iter_mut().zip(values) {

@@ -4,11 +4,11 @@
 //! A tile is a few neighbouring outputs of one row. The taps that lie in the input for all of them
 //! are one chain of multiply-adds in registers; a tap that at the edge of the image lies in the
 //! padding for some of them is added before that, for the others alone. So the order of an output's
-//! sum follows from its place in the image and the sizes of the image, of nothing else.
+//! sum follows from its place in the image and the sizes of the image, of nothing else. Depthwise, a
+//! tile is a row, and each output has its taps in order.
 
 use super::direct::{
-    BLOCK, DEPTHWISE_POSITIONS, FLOAT, Finish, TWO_BLOCKS, TWO_FLOATS, Tile, positions, run,
-    run_depthwise,
+    BLOCK, FLOAT, Finish, Row, TWO_BLOCKS, TWO_FLOATS, Tile, positions, run, run_row,
 };
 use super::{ConvEpilogue, ConvShape};
 use crate::blocked::lanes;
@@ -196,7 +196,7 @@ pub fn conv_blocked(
     let shape = shape.flattened();
     let [_, rows, columns] = shape.output();
     let most = match reads {
-        Reads::Depthwise => DEPTHWISE_POSITIONS,
+        Reads::Depthwise => columns,
         _ => positions(lanes),
     };
     let tiles = columns.div_ceil(most);
@@ -409,15 +409,29 @@ impl Job<'_> {
                 match (self.reads, step) {
                     (Reads::Blocks, 1) => run(s, n, vectors, BLOCK, t),
                     (Reads::Blocks, _) => run(s, n, vectors, TWO_BLOCKS, t),
-                    (Reads::Planes, 1) => run(s, n, vectors, FLOAT, t),
-                    (Reads::Planes, _) => run(s, n, vectors, TWO_FLOATS, t),
-                    (Reads::Depthwise, 1) => run_depthwise(s, n, BLOCK, t),
-                    (Reads::Depthwise, _) => run_depthwise(s, n, TWO_BLOCKS, t),
+                    (_, 1) => run(s, n, vectors, FLOAT, t),
+                    (_, _) => run(s, n, vectors, TWO_FLOATS, t),
                 }
             }
         };
         let reach = (column + n - 1) * step + (kw - 1) * dilation;
-        if column * step >= pad && reach < width + pad {
+        if self.reads == Reads::Depthwise {
+            let row = Row {
+                x: self.x.as_ptr().wrapping_add(x),
+                x_row: dy * width * unit,
+                w: self.w.as_ptr().wrapping_add(w),
+                rows: end - first,
+                taps: kw,
+                width,
+                pad,
+                dilation,
+                y: self.y.ptr().wrapping_add(y),
+                columns: n,
+                finish,
+            };
+            // SAFETY: as above; a tile is a row here, and each output reads the taps that lie in it.
+            unsafe { run_row(s, step, row) };
+        } else if column * step >= pad && reach < width + pad {
             pass(0, n, if end > first { 0..kw } else { 0..0 }, false, true);
         } else {
             // Outputs of the tile for which tap `k` lies in the input.

@@ -23,9 +23,6 @@ pub(super) const fn positions(lanes: usize) -> usize {
     }
 }
 
-/// The most output positions of a depthwise tile.
-pub(super) const DEPTHWISE_POSITIONS: usize = 8;
-
 /// What is done to sums on their way out: `min(hi, max(lo, sum + bias + residual))`.
 #[derive(Copy, Clone)]
 pub(super) struct Finish {
@@ -121,40 +118,110 @@ impl<const R: usize, const V: usize, const P: usize> Kernel for Dense<R, V, P> {
     }
 }
 
-/// `R` positions of one block of channels that do not mix; inputs at distance `P`.
-struct Depthwise<const R: usize, const P: usize>(Tile);
+/// A row of outputs of one block of channels that do not mix.
+#[derive(Copy, Clone)]
+pub(super) struct Row {
+    /// Start of the first input row that a tap reads, and the distance to the next.
+    pub x: *const f32,
+    pub x_row: usize,
+    /// Weights of the first tap that reads that row, a block for each tap.
+    pub w: *const f32,
+    /// Rows of taps that lie in the input, and taps of a row.
+    pub rows: usize,
+    pub taps: usize,
+    pub width: usize,
+    pub pad: usize,
+    pub dilation: usize,
+    pub y: *mut f32,
+    pub columns: usize,
+    pub finish: Finish,
+}
 
-impl<const R: usize, const P: usize> Kernel for Depthwise<R, P> {
+/// A row; neighbouring outputs read inputs at distance `STRIDE`.
+struct DepthwiseRow<const STRIDE: usize>(Row);
+
+impl<const STRIDE: usize> Kernel for DepthwiseRow<STRIDE> {
     type Output = ();
     #[inline(always)]
     fn call<S: Simd>(self, s: S) {
         let t = self.0;
-        let step = if P == BLOCK { S::LANES } else { 2 * S::LANES };
+        // Outputs all of whose taps lie in the input.
+        let first = t.pad.div_ceil(STRIDE).min(t.columns);
+        let reach = (t.width + t.pad).saturating_sub((t.taps - 1) * t.dilation);
+        let end = reach.div_ceil(STRIDE).clamp(first, t.columns);
+        let mut at = 0;
+        while at < t.columns {
+            // SAFETY: whoever makes a row proves that its inputs, weights and outputs exist; the taps
+            // are those that lie in the input for these outputs.
+            at += unsafe {
+                match end.saturating_sub(at) {
+                    _ if at < first => self.edge(s, at),
+                    0 => self.edge(s, at),
+                    8.. => self.span::<S, 8>(s, at, 0, t.taps),
+                    4.. => self.span::<S, 4>(s, at, 0, t.taps),
+                    2.. => self.span::<S, 2>(s, at, 0, t.taps),
+                    _ => self.span::<S, 1>(s, at, 0, t.taps),
+                }
+            };
+        }
+    }
+}
+
+impl<const STRIDE: usize> DepthwiseRow<STRIDE> {
+    /// One output that reads padding.
+    ///
+    /// # Safety
+    /// The row exists, and the output is one of it.
+    #[inline(always)]
+    unsafe fn edge<S: Simd>(&self, s: S, at: usize) -> usize {
+        let t = &self.0;
+        let left = at * STRIDE;
+        let first = t.pad.saturating_sub(left).div_ceil(t.dilation).min(t.taps);
+        let end = (t.width + t.pad).saturating_sub(left).div_ceil(t.dilation).min(t.taps);
+        // SAFETY: passed on to the caller; these taps lie in the input.
+        unsafe { self.span::<S, 1>(s, at, first, end.max(first)) }
+    }
+
+    /// `R` outputs from column `at` on, over taps `first..end` of each row of the window.
+    ///
+    /// # Safety
+    /// The row exists, the outputs are of it, and these taps lie in the input for all of them.
+    #[inline(always)]
+    unsafe fn span<S: Simd, const R: usize>(
+        &self,
+        s: S,
+        at: usize,
+        first: usize,
+        end: usize,
+    ) -> usize {
+        let t = &self.0;
+        let column = (at * STRIDE + first * t.dilation).wrapping_sub(t.pad);
+        let mut xr = t.x.wrapping_add(column.wrapping_mul(S::LANES));
+        let mut wr = t.w.wrapping_add(first * S::LANES);
         let mut acc = [[s.zero(); 1]; R];
-        // SAFETY: whoever makes a tile proves that its inputs, weights and outputs exist.
+        // SAFETY: passed on to the caller.
         unsafe {
-            if t.add {
-                load_tile(s, t.y, t.y_step, &mut acc);
-            }
-            let (mut xr, mut wr) = (t.x, t.w);
-            for _ in 0..t.counts[1] {
+            for _ in 0..t.rows {
                 let (mut x, mut w) = (xr, wr);
-                for _ in 0..t.counts[2] {
+                for _ in first..end {
                     let k = s.load(w);
                     for (r, acc) in acc.iter_mut().enumerate() {
-                        acc[0] = s.mul_add(s.load(x.add(r * step)), k, acc[0]);
+                        acc[0] = s.mul_add(s.load(x.add(r * STRIDE * S::LANES)), k, acc[0]);
                     }
-                    x = x.wrapping_add(t.x_steps[2]);
-                    w = w.wrapping_add(t.w_steps[2]);
+                    x = x.wrapping_add(t.dilation * S::LANES);
+                    w = w.wrapping_add(S::LANES);
                 }
-                xr = xr.wrapping_add(t.x_steps[1]);
-                wr = wr.wrapping_add(t.w_steps[1]);
+                xr = xr.wrapping_add(t.x_row);
+                wr = wr.wrapping_add(t.taps * S::LANES);
             }
-            if let Some(f) = t.finish {
-                finish(s, f, t.y_step, &mut acc);
+            let mut f = t.finish;
+            if !f.residual.is_null() {
+                f.residual = f.residual.add(at * S::LANES);
             }
-            store_tile(s, t.y, t.y_step, &acc);
+            finish(s, f, 0, &mut acc);
+            store_tile(s, t.y.add(at * S::LANES), 0, &acc);
         }
+        R
     }
 }
 
@@ -267,18 +334,14 @@ pub(super) unsafe fn run<S: Simd>(s: S, n: usize, blocks: usize, distance: usize
     }
 }
 
-/// Runs a depthwise tile of `n` positions and inputs at `distance`.
+/// Runs a depthwise row of stride 1 or 2.
 ///
 /// # Safety
-/// As for [`run`].
+/// The inputs, weights and outputs of the row exist, as do its bias and residual.
 #[inline(always)]
-pub(super) unsafe fn run_depthwise<S: Simd>(s: S, n: usize, distance: usize, t: Tile) {
-    match distance {
-        BLOCK => choose!(s, n, DEPTHWISE_POSITIONS, [1 2 3 4 5 6 7 8], |R| {
-            Depthwise::<R, BLOCK>(t)
-        }),
-        _ => choose!(s, n, DEPTHWISE_POSITIONS, [1 2 3 4 5 6 7 8], |R| {
-            Depthwise::<R, TWO_BLOCKS>(t)
-        }),
+pub(super) unsafe fn run_row<S: Simd>(s: S, stride: usize, row: Row) {
+    match stride {
+        1 => s.outline(DepthwiseRow::<1>(row)),
+        _ => s.outline(DepthwiseRow::<2>(row)),
     }
 }
