@@ -2,6 +2,7 @@
 
 use super::attention::Threads;
 use super::elementwise::function;
+use super::gemm::pixels;
 use super::{all_f32, bind, expect_shape, floats, none};
 use crate::registry::{KernelArgs, KernelDef, PrepareArgs, Prepared};
 use deepseek_graph::ops::util::{Window, WindowAxis};
@@ -82,6 +83,11 @@ fn convolution(
     // Degenerate weights are the reference's: it has the full set of checks.
     if w.is_empty() || out_channels % groups != 0 {
         return Ok(None);
+    }
+    let pixel = |d: &Dim| d.as_const() == Some(1);
+    let point = w.shape()[2..].iter().all(|&k| k == 1) && op.pads.iter().all(|&p| p == 0);
+    if groups == 1 && point && x[2..].iter().all(pixel) && x[1].as_const() == Some(each as i64) {
+        return pixels(args, w, activation);
     }
     let step = |v: &[i64]| -> Option<[usize; 3]> {
         let v: Option<Vec<usize>> = v.iter().map(|&s| usize::try_from(s).ok()).collect();

@@ -191,6 +191,7 @@ pub fn conv_blocked(
         None => (f32::NEG_INFINITY, f32::INFINITY, None),
         Some(Unary::Relu) => (0.0, f32::INFINITY, None),
         Some(Unary::Clip { lo, hi }) => (lo, hi, None),
+        Some(Unary::HardSwish) => (f32::NEG_INFINITY, f32::INFINITY, None),
         other => (f32::NEG_INFINITY, f32::INFINITY, other),
     };
     let shape = shape.flattened();
@@ -215,6 +216,7 @@ pub fn conv_blocked(
         epilogue: *epilogue,
         lo,
         hi,
+        hard_swish: epilogue.activation == Some(Unary::HardSwish),
         activation,
     };
     let cut = Cut::new(&job, panels);
@@ -284,7 +286,8 @@ struct Job<'a> {
     epilogue: ConvEpilogue<'a>,
     lo: f32,
     hi: f32,
-    /// Where it is more than keeping sums between `lo` and `hi`.
+    hard_swish: bool,
+    /// Where it is none of these.
     activation: Option<Unary>,
 }
 
@@ -385,15 +388,22 @@ impl Job<'_> {
             residual: epilogue.residual.map_or(std::ptr::null(), |r| r[y..].as_ptr()),
             lo: self.lo,
             hi: self.hi,
+            hard_swish: self.hard_swish,
         };
         let pass = |from: usize, n: usize, taps: Range<usize>, add: bool, last: bool| {
             let at = ((column + from) * step + taps.start * dilation).wrapping_sub(pad);
+            // Taps of a row that follow one another in memory are the products of one tap.
+            let joined = self.reads == Reads::Planes && dilation == 1;
+            let (terms, last_terms, columns) = match joined {
+                true => (taps.len(), taps.len(), 1),
+                false => (terms, last_terms, taps.len()),
+            };
             let t = Tile {
                 x: self.x.as_ptr().wrapping_add(x.wrapping_add(at.wrapping_mul(unit))),
                 x_steps: [height * width * unit, dy * width * unit, dilation * unit],
                 w: self.w.as_ptr().wrapping_add(w + taps.start * w_steps[2]),
                 w_steps,
-                counts: if taps.is_empty() { [0; 3] } else { [planes, end - first, taps.len()] },
+                counts: if taps.is_empty() { [0; 3] } else { [planes, end - first, columns] },
                 terms,
                 last_terms,
                 y: self.y.ptr().wrapping_add(y + from * S::LANES),

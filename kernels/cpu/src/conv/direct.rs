@@ -4,6 +4,7 @@
 //! The distance between neighbouring inputs is part of a tile's type, so that every load of an input
 //! is one base register and a constant.
 
+use crate::elementwise::{HardSwish, Map};
 use crate::simd::{Kernel, Simd};
 
 /// Distance of the inputs of neighbouring outputs, as a type: a block, two blocks (stride 2), one
@@ -23,7 +24,8 @@ pub(super) const fn positions(lanes: usize) -> usize {
     }
 }
 
-/// What is done to sums on their way out: `min(hi, max(lo, sum + bias + residual))`.
+/// What is done to sums on their way out: `min(hi, max(lo, sum + bias + residual))`, and then, if it
+/// is asked for, [`HardSwish`](crate::elementwise::Unary::HardSwish).
 #[derive(Copy, Clone)]
 pub(super) struct Finish {
     /// Of the first channel of the tile, or null.
@@ -34,6 +36,7 @@ pub(super) struct Finish {
     pub residual: *const f32,
     pub lo: f32,
     pub hi: f32,
+    pub hard_swish: bool,
 }
 
 /// Products for a tile of outputs: `planes × rows × cols` taps of `terms` products.
@@ -293,6 +296,13 @@ unsafe fn finish<S: Simd, const R: usize, const V: usize>(
     for acc in acc.iter_mut() {
         for acc in acc.iter_mut() {
             *acc = s.min(hi, s.max(lo, *acc));
+        }
+    }
+    if f.hard_swish {
+        for acc in acc.iter_mut() {
+            for acc in acc.iter_mut() {
+                *acc = HardSwish {}.map(s, *acc);
+            }
         }
     }
 }
