@@ -136,8 +136,7 @@ fn blocked_graphs_compute_what_they_were_made_of() {
         let shape = graph.fact(graph.inputs()[0]).shape().unwrap();
         let mut bindings = Bindings::default();
         bindings.unify(&Dim::sym("n"), 2).unwrap();
-        let shape: Vec<usize> =
-            shape.iter().map(|d| d.eval(&bindings).unwrap() as usize).collect();
+        let shape: Vec<usize> = shape.iter().map(|d| d.eval(&bindings).unwrap() as usize).collect();
         let x = Value::from(tensor(&shape, 9));
         let want = interpret::run(&graph, vec![x.clone()]).unwrap();
         for isa in Level::available().map(|l| Isa::at(l).unwrap()) {

@@ -69,7 +69,8 @@ fn main() {
             let t = Instant::now();
             let flop = fma_peak(isa, 20_000);
             peak = peak.max(flop / t.elapsed().as_secs_f64());
-            new = new.min(once(&mut || conv_blocked(isa, &Serial, &shape, &x, &weights, &e, &mut y)));
+            new =
+                new.min(once(&mut || conv_blocked(isa, &Serial, &shape, &x, &weights, &e, &mut y)));
             let (x, y) = (&x[..shape.input_len()], &mut y[..shape.output_len()]);
             old = old.min(once(&mut || {
                 conv(isa, &Serial, &shape, x, &plain, &e, y, &mut scratch);

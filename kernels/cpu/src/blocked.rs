@@ -60,13 +60,7 @@ impl BlockedShape {
 ///
 /// # Panics
 /// When a length disagrees with `shape`.
-pub fn to_blocked(
-    isa: Isa,
-    par: &dyn Parallel,
-    shape: &BlockedShape,
-    x: &[f32],
-    y: &mut [f32],
-) {
+pub fn to_blocked(isa: Isa, par: &dyn Parallel, shape: &BlockedShape, x: &[f32], y: &mut [f32]) {
     let lanes = lanes(isa);
     shape.check(lanes, Some(x.len()), y.len());
     let y = Shared::new(y);
@@ -86,13 +80,7 @@ pub fn to_blocked(
 ///
 /// # Panics
 /// When a length disagrees with `shape`.
-pub fn from_blocked(
-    isa: Isa,
-    par: &dyn Parallel,
-    shape: &BlockedShape,
-    x: &[f32],
-    y: &mut [f32],
-) {
+pub fn from_blocked(isa: Isa, par: &dyn Parallel, shape: &BlockedShape, x: &[f32], y: &mut [f32]) {
     let lanes = lanes(isa);
     shape.check(lanes, Some(y.len()), x.len());
     let y = Shared::new(y);
@@ -301,13 +289,7 @@ impl Kernel for PoolRow<'_> {
 ///
 /// # Panics
 /// When a length disagrees with `shape`.
-pub fn mean_blocked(
-    isa: Isa,
-    par: &dyn Parallel,
-    shape: &BlockedShape,
-    x: &[f32],
-    y: &mut [f32],
-) {
+pub fn mean_blocked(isa: Isa, par: &dyn Parallel, shape: &BlockedShape, x: &[f32], y: &mut [f32]) {
     let lanes = lanes(isa);
     shape.check(lanes, None, x.len());
     assert_eq!(y.len(), shape.batch * shape.channels, "means against {shape:?}");

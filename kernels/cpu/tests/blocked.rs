@@ -28,9 +28,23 @@ fn cases() -> Vec<(&'static str, ConvShape)> {
         ("3x3", pads(d2(2, 16, 32, [14, 14], [3, 3]), [1, 1], [1, 1])),
         ("3x3 narrow", pads(d2(1, 35, 20, [7, 2], [3, 3]), [1, 1], [1, 1])),
         ("3x3 of one pixel", pads(d2(1, 5, 5, [1, 1], [3, 3]), [1, 1], [1, 1])),
+        ("3x3 at 7x7", pads(d2(2, 33, 35, [7, 7], [3, 3]), [1, 1], [1, 1])),
+        ("5x5 at 3x6", pads(d2(1, 18, 20, [3, 6], [5, 5]), [2, 2], [2, 2])),
+        (
+            "3x3 stride 2 to 7x7",
+            pads(strided(d2(1, 16, 40, [14, 14], [3, 3]), [2, 2]), [1, 1], [1, 1]),
+        ),
+        (
+            "narrow, dilated beyond the other row",
+            pads(ConvShape { dilation: [1, 5, 1], ..d2(1, 9, 20, [4, 3], [2, 3]) }, [4, 1], [3, 1]),
+        ),
+        ("narrow, stride 5", pads(strided(d2(1, 9, 20, [9, 5], [2, 3]), [5, 1]), [1, 1], [4, 1])),
         ("3x3 wide", pads(d2(1, 4, 70, [3, 57], [3, 3]), [1, 1], [1, 1])),
         ("3x3 stride 2", pads(strided(d2(1, 18, 34, [11, 13], [3, 3]), [2, 2]), [1, 1], [1, 1])),
-        ("5x3, strides 3 and 1", pads(strided(d2(1, 7, 9, [11, 9], [5, 3]), [3, 1]), [2, 0], [1, 1])),
+        (
+            "5x3, strides 3 and 1",
+            pads(strided(d2(1, 7, 9, [11, 9], [5, 3]), [3, 1]), [2, 0], [1, 1]),
+        ),
         ("stride beyond the window", strided(d2(1, 9, 8, [11, 13], [1, 1]), [5, 2])),
         ("one sided", pads(d2(1, 8, 8, [6, 6], [3, 4]), [2, 0], [0, 3])),
         ("padding beyond the input", pads(d2(1, 2, 2, [2, 2], [3, 3]), [5, 5], [5, 5])),
@@ -40,7 +54,11 @@ fn cases() -> Vec<(&'static str, ConvShape)> {
         ),
         (
             "dilated",
-            pads(ConvShape { dilation: [1, 2, 3], ..d2(1, 20, 17, [12, 13], [3, 3]) }, [2, 3], [0, 2]),
+            pads(
+                ConvShape { dilation: [1, 2, 3], ..d2(1, 20, 17, [12, 13], [3, 3]) },
+                [2, 3],
+                [0, 2],
+            ),
         ),
         (
             "dilated beyond the input",
@@ -79,8 +97,8 @@ fn reference(s: &ConvShape, x: &[f32], w: &[f32]) -> Vec<(f64, f64)> {
             let xx = (p % ow * s.stride[2] + kx * s.dilation[2]).wrapping_sub(s.pad_begin[2]);
             if y < ih && xx < iw {
                 let channel = image * s.in_channels + o / go * gi + c;
-                let v = f64::from(x[(channel * ih + y) * iw + xx])
-                    * f64::from(w[o * gi * kh * kw + t]);
+                let v =
+                    f64::from(x[(channel * ih + y) * iw + xx]) * f64::from(w[o * gi * kh * kw + t]);
                 (sum, size) = (sum + v, size + v.abs());
             }
         }
@@ -257,8 +275,14 @@ fn pools_and_repeats_agree_with_the_plain_kernels() {
     };
     let cases = [
         base,
-        PoolShape { kernel: [1, 5, 5], stride: [1; 3], pad_begin: [0, 2, 2], pad_end: [0, 2, 2],
-            output: [1, 9, 12], ..base },
+        PoolShape {
+            kernel: [1, 5, 5],
+            stride: [1; 3],
+            pad_begin: [0, 2, 2],
+            pad_end: [0, 2, 2],
+            output: [1, 9, 12],
+            ..base
+        },
         PoolShape { dilation: [1, 2, 3], output: [1, 4, 4], ..base },
         // A last, partial window.
         PoolShape { pad_begin: [0; 3], pad_end: [0; 3], output: [1, 5, 6], ..base },

@@ -149,7 +149,8 @@ impl<'g> Blocking<'g> {
         let Some(&wire) = self.blocked.get(&id) else { return Ok(id.into()) };
         let channels = self.channels(id).unwrap_or(0);
         let name = format!("{}.plain", self.graph.value(id).name);
-        let wire = self.patch.add(&name, ops::FromBlocked { channels: channels as i64 }, &[wire])?;
+        let wire =
+            self.patch.add(&name, ops::FromBlocked { channels: channels as i64 }, &[wire])?;
         self.plain.insert(id, wire);
         Ok(wire)
     }
@@ -402,8 +403,7 @@ impl<'g> Blocking<'g> {
             Ok(Some(self.patch.constant(&format!("{}.{what}", node.name), t)))
         };
         let (start, end) = (start / lanes, end / lanes + i64::from(end % lanes != 0));
-        let inputs =
-            [Some(wire), number("start", start)?, number("end", end)?, number("axis", 1)?];
+        let inputs = [Some(wire), number("start", start)?, number("end", end)?, number("axis", 1)?];
         self.add(node, Arc::new(Slice {}), &inputs)
     }
 
@@ -432,9 +432,7 @@ impl<'g> Blocking<'g> {
             return Ok(false);
         }
         // The batch is not resampled, whatever it is.
-        let Ok(axes) =
-            op.plan(&[1, c, h, w], roi.as_ref(), scales.as_ref(), sizes.as_ref())
-        else {
+        let Ok(axes) = op.plan(&[1, c, h, w], roi.as_ref(), scales.as_ref(), sizes.as_ref()) else {
             return Ok(false);
         };
         let mut times = [1usize; 2];
@@ -442,8 +440,8 @@ impl<'g> Blocking<'g> {
             let table = op.table(axis)?;
             // The nearest has one tap.
             let n = axis.output / axis.input;
-            let repeats = table.taps == 1
-                && table.index.iter().enumerate().all(|(o, &i)| i == o / n.max(1));
+            let repeats =
+                table.taps == 1 && table.index.iter().enumerate().all(|(o, &i)| i == o / n.max(1));
             if n == 0 || axis.output != n * axis.input || !repeats || !table.outside.is_empty() {
                 return Ok(false);
             }

@@ -5,7 +5,9 @@
 //! channels has no meaning.
 
 use deepseek_graph::ops::util::AutoPad;
-use deepseek_graph::ops::{AveragePool, Conv, FusedConv, GlobalAveragePool, MaxPool, Mul, Pointwise};
+use deepseek_graph::ops::{
+    AveragePool, Conv, FusedConv, GlobalAveragePool, MaxPool, Mul, Pointwise,
+};
 use deepseek_graph::{Dim, EvalArgs, Fact, InferArgs, Operator, Value, op};
 use deepseek_tensor::{DType, Result, Tensor, ensure, err};
 

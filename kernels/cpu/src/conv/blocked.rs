@@ -8,7 +8,7 @@
 //! tile is a row, and each output has its taps in order.
 
 use super::direct::{
-    BLOCK, FLOAT, Finish, Row, TWO_BLOCKS, TWO_FLOATS, Tile, positions, run, run_row,
+    BLOCK, FLOAT, Finish, Row, TWO_BLOCKS, TWO_FLOATS, Tile, positions, run, run_row, run_two,
 };
 use super::{ConvEpilogue, ConvShape};
 use crate::blocked::lanes;
@@ -201,6 +201,11 @@ pub fn conv_blocked(
         _ => positions(lanes),
     };
     let tiles = columns.div_ceil(most);
+    // Of narrow rows, a tile takes two.
+    let together = match reads {
+        Reads::Blocks if columns <= most / 2 && rows > 1 => 2,
+        _ => 1,
+    };
     let panels = if reads == Reads::Depthwise { blocks } else { blocks.div_ceil(2) };
     let job = Job {
         shape: &shape,
@@ -210,6 +215,7 @@ pub fn conv_blocked(
         rows,
         columns,
         tiles,
+        together,
         x,
         w: weights.data.as_slice(),
         y: Shared::new(y),
@@ -236,7 +242,7 @@ struct Cut {
 
 impl Cut {
     fn new(job: &Job<'_>, panels: usize) -> Cut {
-        let tiles = job.shape.batch * job.rows * job.tiles;
+        let tiles = job.shape.batch * job.rows.div_ceil(job.together) * job.tiles;
         let inputs = (job.x.len() / tiles).max(1);
         let macs = job.y_len() / tiles * job.shape.terms();
         let (mut tile_step, mut panel_step) = ((TASK_INPUTS / inputs).clamp(1, tiles), panels);
@@ -280,6 +286,8 @@ struct Job<'a> {
     rows: usize,
     columns: usize,
     tiles: usize,
+    /// Rows of a tile.
+    together: usize,
     x: &'a [f32],
     w: &'a [f32],
     y: Shared<f32>,
@@ -314,15 +322,16 @@ impl Kernel for Task<'_> {
         for panel in self.panels.clone() {
             let mut at = self.tiles.start;
             let (mut tile, row) = (at % job.tiles, at / job.tiles);
-            let (mut row, mut image) = (row % job.rows, row / job.rows);
+            let lines = job.rows.div_ceil(job.together);
+            let (mut row, mut image) = (row % lines * job.together, row / lines);
             let mut column = tile * least + tile.min(wider);
             while at < self.tiles.end {
                 let n = least + usize::from(tile < wider);
                 job.tile(s, panel, image, row, column, n);
                 (at, tile, column) = (at + 1, tile + 1, column + n);
                 if tile == job.tiles {
-                    (tile, column, row) = (0, 0, row + 1);
-                    if row == job.rows {
+                    (tile, column, row) = (0, 0, row + job.together);
+                    if row >= job.rows {
                         (row, image) = (0, image + 1);
                     }
                 }
@@ -331,18 +340,35 @@ impl Kernel for Task<'_> {
     }
 }
 
+/// Part of a tile: which rows and columns of it, and which taps.
+struct Pass {
+    /// First row, and how many.
+    row: usize,
+    rows: usize,
+    /// First column of the tile, and how many.
+    from: usize,
+    n: usize,
+    down: Range<usize>,
+    across: Range<usize>,
+    add: bool,
+    last: bool,
+}
+
 impl Job<'_> {
-    /// Outputs `column..column + n` of a row of an image, for a panel of channels.
+    /// Rows of the window that lie in the input for a row of outputs.
     #[inline(always)]
-    fn tile<S: Simd>(
-        &self,
-        s: S,
-        panel: usize,
-        image: usize,
-        row: usize,
-        column: usize,
-        n: usize,
-    ) {
+    fn down(&self, row: usize) -> Range<usize> {
+        let shape = self.shape;
+        let (top, step, taps) = (row * shape.stride[1], shape.dilation[1], shape.kernel[1]);
+        let pad = shape.pad_begin[1];
+        let first = pad.saturating_sub(top).div_ceil(step).min(taps);
+        let end = (shape.input[1] + pad).saturating_sub(top).div_ceil(step).min(taps);
+        first..end.max(first)
+    }
+
+    /// Outputs `column..column + n` of a row of an image, or of two, for a panel of channels.
+    #[inline(always)]
+    fn tile<S: Simd>(&self, s: S, panel: usize, image: usize, row: usize, column: usize, n: usize) {
         let shape = self.shape;
         let [_, height, width] = shape.input;
         let [_, kh, kw] = shape.kernel;
@@ -360,29 +386,30 @@ impl Job<'_> {
         let pair = if self.reads == Reads::Depthwise { 1 } else { 2 };
         let block = panel * pair;
         let vectors = pair.min(self.blocks - block);
-        // Rows of the window that lie in the input.
-        let (dy, top) = (shape.dilation[1], row * shape.stride[1]);
-        let first = shape.pad_begin[1].saturating_sub(top).div_ceil(dy).min(kh);
-        let end = (height + shape.pad_begin[1]).saturating_sub(top).div_ceil(dy).min(kh).max(first);
-        let line = (top + first * dy).wrapping_sub(shape.pad_begin[1]);
         let source = match self.reads {
             Reads::Depthwise => image * self.blocks + block,
             _ => image * self.in_channels / unit,
         };
-        let x = (source * height).wrapping_add(line).wrapping_mul(width * unit);
+        // Start of the input row that tap `k` of a row of outputs reads.
+        let line = |row: usize, k: usize| {
+            let at =
+                (row * shape.stride[1] + k * shape.dilation[1]).wrapping_sub(shape.pad_begin[1]);
+            (source * height).wrapping_add(at).wrapping_mul(width * unit)
+        };
         let w_steps = [
             kh * kw * terms * vectors * S::LANES,
             kw * terms * vectors * S::LANES,
             terms * vectors * S::LANES,
         ];
         // The panels before this one have two blocks each.
-        let w = block * S::LANES * planes * kh * kw * terms + first * w_steps[1];
+        let w = block * S::LANES * planes * kh * kw * terms;
         let plane_out = self.rows * self.columns * S::LANES;
-        let y = (image * self.blocks + block) * plane_out
-            + (row * self.columns + column) * S::LANES;
+        let y_of = |row: usize| {
+            (image * self.blocks + block) * plane_out + (row * self.columns + column) * S::LANES
+        };
         let epilogue = &self.epilogue;
         let channel = block * S::LANES;
-        let finish = Finish {
+        let finish = |y: usize| Finish {
             bias: epilogue.bias.map_or(std::ptr::null(), |b| b[channel..].as_ptr()),
             channels: shape.out_channels - channel,
             residual: epilogue.residual.map_or(std::ptr::null(), |r| r[y..].as_ptr()),
@@ -390,33 +417,45 @@ impl Job<'_> {
             hi: self.hi,
             hard_swish: self.hard_swish,
         };
-        let pass = |from: usize, n: usize, taps: Range<usize>, add: bool, last: bool| {
+        let x_row = shape.dilation[1] * width * unit;
+        let pass = |p: Pass| {
+            let Pass { row, rows, from, n, down, across: taps, add, last } = p;
             let at = ((column + from) * step + taps.start * dilation).wrapping_sub(pad);
+            let x = line(row, down.start).wrapping_add(at.wrapping_mul(unit));
+            let y = y_of(row);
             // Taps of a row that follow one another in memory are the products of one tap.
             let joined = self.reads == Reads::Planes && dilation == 1;
             let (terms, last_terms, columns) = match joined {
                 true => (taps.len(), taps.len(), 1),
                 false => (terms, last_terms, taps.len()),
             };
+            let empty = taps.is_empty() || down.is_empty();
             let t = Tile {
-                x: self.x.as_ptr().wrapping_add(x.wrapping_add(at.wrapping_mul(unit))),
-                x_steps: [height * width * unit, dy * width * unit, dilation * unit],
-                w: self.w.as_ptr().wrapping_add(w + taps.start * w_steps[2]),
+                x: self.x.as_ptr().wrapping_add(x),
+                x_steps: [height * width * unit, x_row, dilation * unit],
+                w: self
+                    .w
+                    .as_ptr()
+                    .wrapping_add(w + down.start * w_steps[1] + taps.start * w_steps[2]),
                 w_steps,
-                counts: if taps.is_empty() { [0; 3] } else { [planes, end - first, columns] },
+                counts: if empty { [0; 3] } else { [planes, down.len(), columns] },
                 terms,
                 last_terms,
                 y: self.y.ptr().wrapping_add(y + from * S::LANES),
                 y_step: plane_out,
+                second: [shape.stride[1] * width * unit, self.columns * S::LANES],
                 add,
-                finish: last.then_some(finish),
+                finish: last.then(|| finish(y)),
             };
-            // SAFETY: the lengths were checked against the sizes. Rows `first..end` and columns `taps`
-            // of the window lie in the input for outputs `from..from + n`, so every input that is
-            // read exists; there are `vectors` blocks of weights from `w` on; the outputs belong to
-            // this task alone, and bias and residual, which start where they do, have their sizes.
+            // SAFETY: the lengths were checked against the sizes. Rows `down` and columns `taps` of
+            // the window lie in the input for outputs `from..from + n` of these rows, so every input
+            // that is read exists; there are `vectors` blocks of weights from `w` on; the outputs
+            // belong to this task alone, and bias and residual, which start where they do, have
+            // their sizes.
             unsafe {
                 match (self.reads, step) {
+                    (Reads::Blocks, 1) if rows == 2 => run_two(s, n, vectors, BLOCK, t),
+                    (Reads::Blocks, _) if rows == 2 => run_two(s, n, vectors, TWO_BLOCKS, t),
                     (Reads::Blocks, 1) => run(s, n, vectors, BLOCK, t),
                     (Reads::Blocks, _) => run(s, n, vectors, TWO_BLOCKS, t),
                     (_, 1) => run(s, n, vectors, FLOAT, t),
@@ -424,50 +463,116 @@ impl Job<'_> {
                 }
             }
         };
-        let reach = (column + n - 1) * step + (kw - 1) * dilation;
+        let rows = self.together.min(self.rows - row);
+        let mut down = self.down(row);
         if self.reads == Reads::Depthwise {
+            let y = y_of(row);
             let row = Row {
-                x: self.x.as_ptr().wrapping_add(x),
-                x_row: dy * width * unit,
-                w: self.w.as_ptr().wrapping_add(w),
-                rows: end - first,
+                x: self.x.as_ptr().wrapping_add(line(row, down.start)),
+                x_row,
+                w: self.w.as_ptr().wrapping_add(w + down.start * w_steps[1]),
+                rows: down.len(),
                 taps: kw,
                 width,
                 pad,
                 dilation,
                 y: self.y.ptr().wrapping_add(y),
                 columns: n,
-                finish,
+                finish: finish(y),
             };
             // SAFETY: as above; a tile is a row here, and each output reads the taps that lie in it.
             unsafe { run_row(s, step, row) };
-        } else if column * step >= pad && reach < width + pad {
-            pass(0, n, if end > first { 0..kw } else { 0..0 }, false, true);
         } else {
-            // Outputs of the tile for which tap `k` lies in the input.
-            let inside = |k: usize| {
-                let low = pad.saturating_sub(k * dilation).div_ceil(step).max(column);
-                let high = (width + pad).saturating_sub(k * dilation).div_ceil(step);
-                low - column..high.min(column + n).saturating_sub(column)
-            };
-            pass(0, n, 0..0, false, false);
-            let mut whole = 0..0;
-            for k in 0..if end > first { kw } else { 0 } {
-                let part = inside(k);
-                if part == (0..n) {
-                    whole = if whole.is_empty() { k..k + 1 } else { whole.start..k + 1 };
-                } else if !part.is_empty() {
-                    pass(part.start, part.len(), k..k + 1, true, false);
+            // Rows of the window that lie in the input for one of two rows of outputs only.
+            let mut others = [(row, 0..0), (row, 0..0), (row + 1, 0..0), (row + 1, 0..0)];
+            if rows == 2 {
+                let (first, second) = (down, self.down(row + 1));
+                down = first.start.max(second.start)..first.end.min(second.end);
+                if down.is_empty() {
+                    down = first.end..first.end;
+                    others[0].1 = first;
+                    others[2].1 = second;
+                } else {
+                    others[0].1 = first.start..down.start;
+                    others[1].1 = down.end..first.end;
+                    others[2].1 = second.start..down.start;
+                    others[3].1 = down.end..second.end;
                 }
             }
-            pass(0, n, whole, true, true);
+            let reach = (column + n - 1) * step + (kw - 1) * dilation;
+            let inner = column * step >= pad && reach < width + pad;
+            let whole = if inner { 0..kw } else { self.whole(column, n) };
+            let simple = inner && others.iter().all(|(_, down)| down.is_empty());
+            if !simple {
+                let (down_none, across) = (0..0, 0..0);
+                pass(Pass {
+                    row,
+                    rows,
+                    from: 0,
+                    n,
+                    down: down_none,
+                    across,
+                    add: false,
+                    last: false,
+                });
+                let parts = others.into_iter().map(|(row, down)| (row, 1, down, true));
+                for (row, rows, down, all) in parts.chain([(row, rows, down.clone(), false)]) {
+                    if down.is_empty() {
+                        continue;
+                    }
+                    for k in (0..kw).filter(|k| !whole.contains(k)) {
+                        let part = self.inside(k, column, n);
+                        if !part.is_empty() {
+                            pass(Pass {
+                                row,
+                                rows,
+                                from: part.start,
+                                n: part.len(),
+                                down: down.clone(),
+                                across: k..k + 1,
+                                add: true,
+                                last: false,
+                            });
+                        }
+                    }
+                    if all && !whole.is_empty() {
+                        let across = whole.clone();
+                        pass(Pass { row, rows, from: 0, n, down, across, add: true, last: false });
+                    }
+                }
+            }
+            let add = !simple;
+            pass(Pass { row, rows, from: 0, n, down, across: whole, add, last: true });
         }
         if let Some(op) = self.activation {
             for v in 0..vectors {
-                let y = self.y.ptr().wrapping_add(y + v * plane_out);
-                // SAFETY: these are the outputs of the tile, which is this task's.
-                unsafe { apply(s, op, y, y, n * S::LANES) };
+                for row in row..row + rows {
+                    let y = self.y.ptr().wrapping_add(y_of(row) + v * plane_out);
+                    // SAFETY: these are the outputs of the tile, which is this task's.
+                    unsafe { apply(s, op, y, y, n * S::LANES) };
+                }
             }
         }
+    }
+
+    /// Outputs of `column..column + n`, counted from there, for which tap `k` of a row lies in the
+    /// input.
+    #[inline(always)]
+    fn inside(&self, k: usize, column: usize, n: usize) -> Range<usize> {
+        let shape = self.shape;
+        let (step, shift, pad) = (shape.stride[2], k * shape.dilation[2], shape.pad_begin[2]);
+        let low = pad.saturating_sub(shift).div_ceil(step).max(column);
+        let high = (shape.input[2] + pad).saturating_sub(shift).div_ceil(step);
+        low - column..high.min(column + n).saturating_sub(column)
+    }
+
+    /// Taps of a row that lie in the input for all of these outputs: they follow one another.
+    #[inline(always)]
+    fn whole(&self, column: usize, n: usize) -> Range<usize> {
+        let kw = self.shape.kernel[2];
+        let all = |k: &usize| self.inside(*k, column, n) == (0..n);
+        let first = (0..kw).find(all).unwrap_or(kw);
+        let end = (first..kw).find(|k| !all(k)).unwrap_or(kw);
+        if first < end { first..end } else { 0..0 }
     }
 }

@@ -56,16 +56,18 @@ pub(super) struct Tile {
     /// First output, and the distance to the next block of channels.
     pub y: *mut f32,
     pub y_step: usize,
+    /// Distance to the input and to the output of the second row, for tiles of two.
+    pub second: [usize; 2],
     /// Add to what the outputs hold.
     pub add: bool,
     /// Of the last products of these outputs.
     pub finish: Option<Finish>,
 }
 
-/// `R` positions, `V` blocks of channels, inputs at distance `P`.
-struct Dense<const R: usize, const V: usize, const P: usize>(Tile);
+/// `H` rows of `R` positions, `V` blocks of channels, inputs at distance `P`.
+struct Dense<const H: usize, const R: usize, const V: usize, const P: usize>(Tile);
 
-impl<const R: usize, const V: usize, const P: usize> Kernel for Dense<R, V, P> {
+impl<const H: usize, const R: usize, const V: usize, const P: usize> Kernel for Dense<H, R, V, P> {
     type Output = ();
     #[inline(always)]
     fn call<S: Simd>(self, s: S) {
@@ -76,11 +78,13 @@ impl<const R: usize, const V: usize, const P: usize> Kernel for Dense<R, V, P> {
             FLOAT => 1,
             _ => 2,
         };
-        let mut acc = [[s.zero(); V]; R];
+        let mut acc = [[[s.zero(); V]; R]; H];
         // SAFETY: whoever makes a tile proves that its inputs, weights and outputs exist.
         unsafe {
             if t.add {
-                load_tile(s, t.y, t.y_step, &mut acc);
+                for (h, acc) in acc.iter_mut().enumerate() {
+                    load_tile(s, t.y.wrapping_add(h * t.second[1]), t.y_step, acc);
+                }
             }
             let (mut xp, mut wp) = (t.x, t.w);
             for plane in 0..t.counts[0] {
@@ -95,10 +99,13 @@ impl<const R: usize, const V: usize, const P: usize> Kernel for Dense<R, V, P> {
                             for (v, row) in row.iter_mut().enumerate() {
                                 *row = s.load(w.add(v * S::LANES));
                             }
-                            for (r, acc) in acc.iter_mut().enumerate() {
-                                let x = s.splat(*x.add(r * step));
-                                for (acc, &w) in acc.iter_mut().zip(&row) {
-                                    *acc = s.mul_add(x, w, *acc);
+                            for (h, acc) in acc.iter_mut().enumerate() {
+                                let x = x.wrapping_add(h * t.second[0]);
+                                for (r, acc) in acc.iter_mut().enumerate() {
+                                    let x = s.splat(*x.add(r * step));
+                                    for (acc, &w) in acc.iter_mut().zip(&row) {
+                                        *acc = s.mul_add(x, w, *acc);
+                                    }
                                 }
                             }
                             x = x.wrapping_add(1);
@@ -113,10 +120,15 @@ impl<const R: usize, const V: usize, const P: usize> Kernel for Dense<R, V, P> {
                 xp = xp.wrapping_add(t.x_steps[0]);
                 wp = wp.wrapping_add(t.w_steps[0]);
             }
-            if let Some(f) = t.finish {
-                finish(s, f, t.y_step, &mut acc);
+            for (h, acc) in acc.iter_mut().enumerate() {
+                if let Some(mut f) = t.finish {
+                    if !f.residual.is_null() {
+                        f.residual = f.residual.wrapping_add(h * t.second[1]);
+                    }
+                    finish(s, f, t.y_step, acc);
+                }
+                store_tile(s, t.y.wrapping_add(h * t.second[1]), t.y_step, acc);
             }
-            store_tile(s, t.y, t.y_step, &acc);
         }
     }
 }
@@ -328,7 +340,7 @@ pub(super) unsafe fn run<S: Simd>(s: S, n: usize, blocks: usize, distance: usize
     macro_rules! dense {
         ($v:literal, $p:ident) => {
             choose!(s, n, positions(S::LANES), [1 2 3 4 5 6 7 8 9 10 11 12 13 14], |R| {
-                Dense::<R, $v, $p>(t)
+                Dense::<1, R, $v, $p>(t)
             })
         };
     }
@@ -341,6 +353,27 @@ pub(super) unsafe fn run<S: Simd>(s: S, n: usize, blocks: usize, distance: usize
         (_, TWO_BLOCKS) => dense!(2, TWO_BLOCKS),
         (_, FLOAT) => dense!(2, FLOAT),
         (_, _) => dense!(2, TWO_FLOATS),
+    }
+}
+
+/// As [`run`], for two rows of up to half of the positions and inputs at the distance of blocks.
+///
+/// # Safety
+/// As for [`run`].
+#[inline(always)]
+pub(super) unsafe fn run_two<S: Simd>(s: S, n: usize, blocks: usize, distance: usize, t: Tile) {
+    macro_rules! dense {
+        ($v:literal, $p:ident) => {
+            choose!(s, n, positions(S::LANES) / 2, [1 2 3 4 5 6 7], |R| {
+                Dense::<2, R, $v, $p>(t)
+            })
+        };
+    }
+    match (blocks, distance) {
+        (1, BLOCK) => dense!(1, BLOCK),
+        (1, _) => dense!(1, TWO_BLOCKS),
+        (_, BLOCK) => dense!(2, BLOCK),
+        (_, _) => dense!(2, TWO_BLOCKS),
     }
 }
 
