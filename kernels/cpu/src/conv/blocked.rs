@@ -148,7 +148,6 @@ impl std::fmt::Debug for BlockedWeights {
 ///
 /// # Panics
 /// When a length disagrees with `shape`, or the weights were packed for another shape or level.
-#[expect(clippy::too_many_arguments, reason = "an input, weights, an output and how to run")]
 pub fn conv_blocked(
     isa: Isa,
     par: &dyn Parallel,
