@@ -10,6 +10,7 @@
 //! `deepseek-kernels-cpu`, meaning in `deepseek-graph`.
 
 mod arena;
+mod blocked;
 mod cancel;
 mod exec;
 mod kernels;

@@ -124,7 +124,7 @@ macro_rules! maps {
     ($($name:ident { $($field:ident),* } |$s:ident, $x:ident| $body:expr;)*) => {
         $(
             #[derive(Copy, Clone)]
-            struct $name { $($field: f32),* }
+            pub(crate) struct $name { $($field: f32),* }
             impl Map for $name {
                 #[inline(always)]
                 fn map<S: Simd>(self, $s: S, $x: S::F) -> S::F {

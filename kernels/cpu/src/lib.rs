@@ -24,6 +24,7 @@
 //! |---|---|
 //! | [`gemm`] | matrix products: `f32` with prepacking and epilogues, `f64`, 8-bit |
 //! | [`conv`], [`pool`] | convolution, transposed convolution, pooling, one to three dimensions |
+//! | [`blocked`] | blocked channels: to and from, pooling, what stands between convolutions |
 //! | [`attention`] | tiled attention with masks, windows and grouped heads; packed sequences |
 //! | [`elementwise`] | functions of one value (also the activations of epilogues) and of two |
 //! | [`rotary`] | rotary position embedding |
@@ -59,6 +60,7 @@ mod parallel;
 mod simd;
 
 pub mod attention;
+pub mod blocked;
 pub mod conv;
 pub mod convert;
 pub mod elementwise;

@@ -2,6 +2,7 @@
 
 use super::attention::Threads;
 use super::elementwise::function;
+use super::gemm::pixels;
 use super::{all_f32, bind, expect_shape, floats, none};
 use crate::registry::{KernelArgs, KernelDef, PrepareArgs, Prepared};
 use deepseek_graph::ops::util::{Window, WindowAxis};
@@ -36,7 +37,7 @@ const FEW_IMAGES: usize = 16;
 const FEW_PANELS: usize = 64;
 
 /// Kernel arrays are depth, height, width; missing leading axes have `fill`.
-fn spatial(values: impl ExactSizeIterator<Item = usize>, fill: usize) -> [usize; 3] {
+pub(super) fn spatial(values: impl ExactSizeIterator<Item = usize>, fill: usize) -> [usize; 3] {
     let mut out = [fill; 3];
     let lead = 3usize.saturating_sub(values.len());
     for (to, v) in out[lead..].iter_mut().zip(values) {
@@ -82,6 +83,11 @@ fn convolution(
     // Degenerate weights are the reference's: it has the full set of checks.
     if w.is_empty() || out_channels % groups != 0 {
         return Ok(None);
+    }
+    let pixel = |d: &Dim| d.as_const() == Some(1);
+    let point = w.shape()[2..].iter().all(|&k| k == 1) && op.pads.iter().all(|&p| p == 0);
+    if groups == 1 && point && x[2..].iter().all(pixel) && x[1].as_const() == Some(each as i64) {
+        return pixels(args, w, activation);
     }
     let step = |v: &[i64]| -> Option<[usize; 3]> {
         let v: Option<Vec<usize>> = v.iter().map(|&s| usize::try_from(s).ok()).collect();

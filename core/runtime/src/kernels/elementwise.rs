@@ -25,7 +25,7 @@ defs! {
 }
 
 /// The kernel of a function of one element.
-pub(super) fn function(f: &Pointwise) -> Option<Unary> {
+pub(crate) fn function(f: &Pointwise) -> Option<Unary> {
     let p = f.parameters();
     Some(match f.name() {
         "Abs" => Unary::Abs,

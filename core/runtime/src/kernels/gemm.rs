@@ -92,18 +92,9 @@ fn product(args: &PrepareArgs, finish: Finish) -> Result<Option<Prepared>> {
         let scratch =
             scratch_bound(args, &[], &Dim::product(&a[..a.len() - 1]), &a[a.len() - 1], None);
         return bind(args, "f32", "gemm-packed", scratch, move |args| {
-            let a = args.input(0)?.clone();
-            let (m, ka) = rows_cols(&a);
+            let (m, ka) = rows_cols(args.input(0)?);
             ensure!(ka == k, ShapeMismatch, "cannot multiply {ka} columns by {k} rows");
-            expect_len(args, m * n)?;
-            let (bias, residual) = (args.opt(2).cloned(), args.opt(3).cloned());
-            let epilogue = finish.epilogue(bias.as_ref(), residual.as_ref(), m, n)?;
-            let shape = Shape { batch: 1, m, n, k };
-            let (a, b) = (Lhs::Strided(Mat::dense(floats(&a)?, k)), Rhs::Packed(packed.view()));
-            let (isa, pool, scratch) = (args.isa, args.pool, &mut *args.scratch);
-            let c = Out::dense(args.outputs[0].as_slice_mut()?, n);
-            gemm::gemm(isa, pool, shape, a, b, c, &epilogue, scratch);
-            Ok(())
+            run_packed(args, finish, Shape { batch: 1, m, n, k }, &packed)
         });
     }
     let batch = match args.output(0).and_then(Fact::shape) {
@@ -114,6 +105,50 @@ fn product(args: &PrepareArgs, finish: Finish) -> Result<Option<Prepared>> {
     let n = &b[b.len() - if finish.trans_b { 2 } else { 1 }];
     let scratch = scratch_bound(args, &batch, m, k, Some(n));
     bind(args, "f32", "gemm-batched", scratch, move |args| batched(args, finish))
+}
+
+/// The product of input 0, dense, and packed weights; bias and residual are inputs 2 and 3.
+fn run_packed(
+    args: &mut KernelArgs,
+    finish: Finish,
+    shape: Shape,
+    weights: &PackedB,
+) -> Result<()> {
+    let a = args.input(0)?.clone();
+    expect_len(args, shape.m * shape.n)?;
+    let (bias, residual) = (args.opt(2).cloned(), args.opt(3).cloned());
+    let epilogue = finish.epilogue(bias.as_ref(), residual.as_ref(), shape.m, shape.n)?;
+    let (a, b) = (Lhs::Strided(Mat::dense(floats(&a)?, shape.k)), Rhs::Packed(weights.view()));
+    let (isa, pool, scratch) = (args.isa, args.pool, &mut *args.scratch);
+    let c = Out::dense(args.outputs[0].as_slice_mut()?, shape.n);
+    gemm::gemm(isa, pool, shape, a, b, c, &epilogue, scratch);
+    Ok(())
+}
+
+/// A convolution of images of one pixel, `[N, C, 1…]`, with `weights` `[M, C, 1…]`: a product of N
+/// rows.
+pub(super) fn pixels(
+    args: &PrepareArgs,
+    weights: &Tensor,
+    activation: Option<Unary>,
+) -> Result<Option<Prepared>> {
+    let (n, k) = (weights.shape()[0], weights.shape()[1]);
+    let weights = weights.to_contiguous()?;
+    let packed = PackedB::new(args.isa, &Serial, k, n, Mat::transposed(floats(&weights)?, k));
+    let Some([rows, ..]) = args.input(0).and_then(Fact::shape) else { return Ok(None) };
+    let scratch = scratch_bound(args, &[], rows, &Dim::from(k), None);
+    let finish = Finish { activation, ..Finish::default() };
+    bind(args, "f32", "conv-pixels", scratch, move |args| {
+        let x = args.input(0)?;
+        let m = x.shape()[0];
+        ensure!(
+            x.shape()[1] == k && x.len() == m * k,
+            ShapeMismatch,
+            "input {:?} against images of one pixel and {k} channels",
+            x.shape()
+        );
+        run_packed(args, finish, Shape { batch: 1, m, n, k }, &packed)
+    })
 }
 
 /// All of the leading axes as rows.

@@ -5,6 +5,7 @@
 //! before the worse.
 
 mod attention;
+mod blocked;
 mod conv;
 mod elementwise;
 mod gemm;
@@ -15,6 +16,8 @@ mod region;
 mod rotary;
 mod segment;
 
+pub(crate) use elementwise::function;
+
 use crate::registry::{Kernel, KernelArgs, KernelDef, PrepareArgs, Prepared};
 use deepseek_graph::{Attr, Dim};
 use deepseek_tensor::{DType, Result, Tensor, ensure};
@@ -23,6 +26,7 @@ use deepseek_tensor::{DType, Result, Tensor, ensure};
 pub fn all() -> impl Iterator<Item = &'static KernelDef> {
     [
         attention::KERNELS,
+        blocked::KERNELS,
         conv::KERNELS,
         elementwise::KERNELS,
         gemm::KERNELS,

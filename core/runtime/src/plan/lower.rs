@@ -2,6 +2,7 @@
 
 use super::pack::{Block, Packing};
 use super::{Heap, Home, How, Life, Plan, Step, aligned, tensor_bytes};
+use crate::blocked;
 use crate::registry::{PrepareArgs, candidates};
 use crate::rows::{Blocks, Lent};
 use crate::runtime::Runtime;
@@ -16,6 +17,7 @@ use std::sync::OnceLock;
 
 /// Lowers `graph`; `given` says that each run brings memory for the outputs.
 pub(super) fn lower(graph: Graph, runtime: &Runtime, given: bool) -> Result<Plan> {
+    let graph = blocked::block(graph, runtime.isa())?;
     let mut lowering = Lowering::new(&graph);
     if given {
         lowering.give_outputs(&graph);

@@ -15,10 +15,13 @@
 //! output is the product's (see [`crate::gemm`]), over channels, then taps in row-major order; it does
 //! not depend on the batch or the size of the image.
 
+mod blocked;
 mod depthwise;
+mod direct;
 mod implicit;
 mod transpose;
 
+pub use blocked::{BlockedWeights, Reads, conv_blocked};
 pub use transpose::{
     ConvTransposeShape, ConvTransposeWeights, conv_transpose, conv_transpose_scratch,
 };

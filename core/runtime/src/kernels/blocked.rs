@@ -1,0 +1,238 @@
+//! Operators on blocked channels, in `f32`.
+
+use super::conv::spatial;
+use super::elementwise::function;
+use super::{all_f32, bind, bind_in_place, expect_shape, floats, none};
+use crate::blocked::ops;
+use crate::registry::{KernelDef, PrepareArgs, Prepared};
+use deepseek_graph::ops::util::Window;
+use deepseek_kernels_cpu::Serial;
+use deepseek_kernels_cpu::blocked::{
+    BlockedShape, from_blocked, lanes, mean_blocked, pool_blocked, repeat_blocked, scale_blocked,
+    to_blocked,
+};
+use deepseek_kernels_cpu::conv::{BlockedWeights, ConvEpilogue, ConvShape, conv_blocked};
+use deepseek_kernels_cpu::pool::{Pool, PoolShape};
+use deepseek_tensor::{Result, ensure};
+
+pub(super) static KERNELS: &[KernelDef] = &[
+    KernelDef { op: "BlockedConv", prepare: convolution },
+    KernelDef { op: "BlockedMean", prepare: mean },
+    KernelDef { op: "BlockedPool", prepare: pooling },
+    KernelDef { op: "BlockedRepeat", prepare: repeat },
+    KernelDef { op: "BlockedScale", prepare: scale },
+    KernelDef { op: "FromBlocked", prepare: from },
+    KernelDef { op: "ToBlocked", prepare: to },
+];
+
+/// Sizes of an image of shape `[N, C, H, W]`.
+fn sizes(plain: &[usize]) -> Result<BlockedShape> {
+    ensure!(plain.len() == 4, ShapeMismatch, "an image of shape {plain:?}");
+    Ok(BlockedShape { batch: plain[0], channels: plain[1], plane: plain[2] * plain[3] })
+}
+
+/// The shape of a plain image with blocked channels.
+fn blocked(plain: &[usize], lanes: usize) -> [usize; 5] {
+    [plain[0], plain[1].div_ceil(lanes), plain[2], plain[3], lanes]
+}
+
+fn to(args: &PrepareArgs) -> Result<Option<Prepared>> {
+    let lanes = lanes(args.isa);
+    if !all_f32(args) || !args.op::<ops::ToBlocked>().is_some_and(|op| op.lanes == lanes as i64) {
+        return Ok(None);
+    }
+    bind(args, "f32", "to-blocked", none(), move |k| {
+        let x = k.input(0)?.clone();
+        let shape = sizes(x.shape())?;
+        expect_shape("the result", &blocked(x.shape(), lanes), k.outputs[0].shape())?;
+        to_blocked(k.isa, k.pool, &shape, floats(&x)?, k.outputs[0].as_slice_mut()?);
+        Ok(())
+    })
+}
+
+fn from(args: &PrepareArgs) -> Result<Option<Prepared>> {
+    let lanes = lanes(args.isa);
+    if !all_f32(args) || args.op::<ops::FromBlocked>().is_none() {
+        return Ok(None);
+    }
+    bind(args, "f32", "from-blocked", none(), move |k| {
+        let x = k.input(0)?.clone();
+        let shape = sizes(k.outputs[0].shape())?;
+        expect_shape("the input", x.shape(), &blocked(k.outputs[0].shape(), lanes))?;
+        from_blocked(k.isa, k.pool, &shape, floats(&x)?, k.outputs[0].as_slice_mut()?);
+        Ok(())
+    })
+}
+
+/// Bias and residual are inputs 2 and 3.
+fn convolution(args: &PrepareArgs) -> Result<Option<Prepared>> {
+    let (Some(op), Some(w)) = (args.op::<ops::BlockedConv>(), args.constant(1)) else {
+        return Ok(None);
+    };
+    let lanes = lanes(args.isa);
+    let activation = op.activation.as_ref().map(function);
+    let groups = usize::try_from(op.group).unwrap_or(0);
+    if !all_f32(args) || op.lanes != lanes as i64 || activation == Some(None) || groups == 0 {
+        return Ok(None);
+    }
+    let activation = activation.flatten();
+    let step = |v: &[i64]| spatial(v.iter().map(|&s| usize::try_from(s).unwrap_or(0)), 1);
+    let kernel = w.shape()[2..].to_vec();
+    let shape = ConvShape {
+        groups,
+        stride: step(&op.strides),
+        dilation: step(&op.dilations),
+        ..ConvShape::d2(1, w.shape()[1] * groups, w.shape()[0], [1, 1], [kernel[0], kernel[1]])
+    };
+    let Some(reads) = shape.reads_blocked(op.planes) else { return Ok(None) };
+    let w = w.to_contiguous()?;
+    let weights = BlockedWeights::new(args.isa, &Serial, &shape, reads, floats(&w)?);
+    let (op, planes) = (op.conv(), op.planes);
+    let variant = match groups {
+        1 => "conv-blocked",
+        _ => "conv-depthwise-blocked",
+    };
+    bind(args, "f32", variant, none(), move |k| {
+        let (x, bias, residual) = (k.input(0)?.clone(), k.opt(2).cloned(), k.opt(3).cloned());
+        let image = [x.shape()[0], shape.in_channels, x.shape()[2], x.shape()[3]];
+        match planes {
+            true => expect_shape("the input", x.shape(), &image)?,
+            false => expect_shape("the input", x.shape(), &blocked(&image, lanes))?,
+        }
+        let axes = op.window().resolve(&image[2..], &kernel)?;
+        let shape = ConvShape {
+            batch: image[0],
+            input: spatial(image[2..].iter().copied(), 1),
+            pad_begin: spatial(axes.iter().map(|a| a.pad_begin), 0),
+            pad_end: spatial(axes.iter().map(|a| a.pad_end), 0),
+            ..shape
+        };
+        let result = [image[0], shape.out_channels, axes[0].output, axes[1].output];
+        expect_shape("the result", &blocked(&result, lanes), k.outputs[0].shape())?;
+        ensure!(
+            shape.output() == [1, axes[0].output, axes[1].output],
+            ShapeMismatch,
+            "the window of {kernel:?} does not fit the padded input {image:?}"
+        );
+        if let Some(b) = &bias {
+            expect_shape("the bias", b.shape(), &[shape.out_channels])?;
+        }
+        if let Some(r) = &residual {
+            expect_shape("the residual", r.shape(), k.outputs[0].shape())?;
+        }
+        let bias = bias.as_ref().map(floats).transpose()?;
+        let residual = residual.as_ref().map(floats).transpose()?;
+        let epilogue = ConvEpilogue { bias, residual, activation };
+        let (isa, pool) = (k.isa, k.pool);
+        let y = k.outputs[0].as_slice_mut::<f32>()?;
+        conv_blocked(isa, pool, &shape, floats(&x)?, &weights, &epilogue, y);
+        Ok(())
+    })
+}
+
+fn pooling(args: &PrepareArgs) -> Result<Option<Prepared>> {
+    let Some(op) = args.op::<ops::BlockedPool>().cloned() else { return Ok(None) };
+    let kernel: Vec<usize> =
+        op.kernel_shape.iter().filter_map(|&k| usize::try_from(k).ok()).collect();
+    if !all_f32(args) || kernel.len() != 2 || kernel.contains(&0) {
+        return Ok(None);
+    }
+    let how = match op.average {
+        true => Pool::Average { count_padding: op.count_include_pad },
+        false => Pool::Max,
+    };
+    bind(args, "f32", "pool-blocked", none(), move |k| {
+        let x = k.input(0)?.clone();
+        ensure!(x.rank() == 5, ShapeMismatch, "pooling {:?}", x.shape());
+        let window = Window {
+            strides: &op.strides,
+            dilations: &op.dilations,
+            pads: &op.pads,
+            auto_pad: op.auto_pad,
+            ceil_mode: op.ceil_mode,
+        };
+        let axes = window.resolve(&x.shape()[2..4], &kernel)?;
+        let [n, blocks, h, w, lanes] = [0, 1, 2, 3, 4].map(|i| x.shape()[i]);
+        let result = [n, blocks, axes[0].output, axes[1].output, lanes];
+        expect_shape("the result", &result, k.outputs[0].shape())?;
+        let shape = PoolShape {
+            planes: n * blocks,
+            input: [1, h, w],
+            kernel: spatial(kernel.iter().copied(), 1),
+            stride: spatial(axes.iter().map(|a| a.stride), 1),
+            dilation: spatial(axes.iter().map(|a| a.dilation), 1),
+            pad_begin: spatial(axes.iter().map(|a| a.pad_begin), 0),
+            pad_end: spatial(axes.iter().map(|a| a.pad_end), 0),
+            output: spatial(axes.iter().map(|a| a.output), 1),
+        };
+        let (isa, pool) = (k.isa, k.pool);
+        pool_blocked(isa, pool, how, &shape, floats(&x)?, k.outputs[0].as_slice_mut()?);
+        Ok(())
+    })
+}
+
+fn mean(args: &PrepareArgs) -> Result<Option<Prepared>> {
+    let Some(channels) = args.op::<ops::BlockedMean>().map(|op| op.channels) else {
+        return Ok(None);
+    };
+    let channels = usize::try_from(channels).unwrap_or(0);
+    if !all_f32(args) || channels == 0 {
+        return Ok(None);
+    }
+    let lanes = lanes(args.isa);
+    bind(args, "f32", "global-pool-blocked", none(), move |k| {
+        let x = k.input(0)?.clone();
+        ensure!(x.rank() == 5, ShapeMismatch, "pooling {:?}", x.shape());
+        let image = [x.shape()[0], channels, x.shape()[2], x.shape()[3]];
+        expect_shape("the input", x.shape(), &blocked(&image, lanes))?;
+        expect_shape("the result", &[image[0], channels, 1, 1], k.outputs[0].shape())?;
+        let y = k.outputs[0].as_slice_mut()?;
+        mean_blocked(k.isa, k.pool, &sizes(&image)?, floats(&x)?, y);
+        Ok(())
+    })
+}
+
+fn scale(args: &PrepareArgs) -> Result<Option<Prepared>> {
+    if !all_f32(args) || args.op::<ops::BlockedScale>().is_none() {
+        return Ok(None);
+    }
+    let lanes = lanes(args.isa);
+    bind_in_place(args, "f32", "scale-blocked", &[0], move |k| {
+        let x = if k.in_place == Some(0) { None } else { Some(k.input(0)?.clone()) };
+        let scale = k.input(1)?.clone();
+        ensure!(scale.rank() == 4, ShapeMismatch, "factors of shape {:?}", scale.shape());
+        let y = &mut k.outputs[0];
+        let image = match *y.shape() {
+            [n, _, h, w, _] => [n, scale.shape()[1], h, w],
+            _ => [0; 4],
+        };
+        expect_shape("the factors", scale.shape(), &[image[0], image[1], 1, 1])?;
+        expect_shape("the result", y.shape(), &blocked(&image, lanes))?;
+        if let Some(x) = &x {
+            expect_shape("the input", x.shape(), y.shape())?;
+        }
+        let x = x.as_ref().map(floats).transpose()?;
+        let y = y.as_slice_mut()?;
+        scale_blocked(k.isa, k.pool, &sizes(&image)?, x, floats(&scale)?, y);
+        Ok(())
+    })
+}
+
+fn repeat(args: &PrepareArgs) -> Result<Option<Prepared>> {
+    let Some(op) = args.op::<ops::BlockedRepeat>() else { return Ok(None) };
+    if !all_f32(args) {
+        return Ok(None);
+    }
+    let times = op.factors()?;
+    let lanes = lanes(args.isa);
+    bind(args, "f32", "repeat-blocked", none(), move |k| {
+        let x = k.input(0)?.clone();
+        ensure!(x.rank() == 5, ShapeMismatch, "repeating pixels of {:?}", x.shape());
+        let [n, blocks, h, w] = [0, 1, 2, 3].map(|i| x.shape()[i]);
+        let result = [n, blocks, h * times[0], w * times[1], lanes];
+        expect_shape("the result", &result, k.outputs[0].shape())?;
+        let y = k.outputs[0].as_slice_mut()?;
+        repeat_blocked(k.isa, k.pool, n * blocks, [h, w], times, floats(&x)?, y);
+        Ok(())
+    })
+}
