@@ -38,7 +38,7 @@ fn blocked(plain: &[usize], lanes: usize) -> [usize; 5] {
 
 fn to(args: &PrepareArgs) -> Result<Option<Prepared>> {
     let lanes = lanes(args.isa);
-    if !all_f32(args) || !args.op::<ops::ToBlocked>().is_some_and(|op| op.lanes == lanes as i64) {
+    if !all_f32(args) || args.op::<ops::ToBlocked>().is_none_or(|op| op.lanes != lanes as i64) {
         return Ok(None);
     }
     bind(args, "f32", "to-blocked", none(), move |k| {
