@@ -179,7 +179,8 @@ fn kernels_agree_with_the_reference() {
                 let off = got
                     .iter()
                     .zip(&want)
-                    .position(|(g, w)| !((f64::from(*g) - f64::from(*w)).abs() <= tolerance));
+                    .map(|(g, w)| (f64::from(*g) - f64::from(*w)).abs())
+                    .position(|off| off > tolerance || off.is_nan());
                 if let Some(i) = off {
                     failures.push(format!(
                         "{} at {level}, {threads} threads: {} against {} at {i}",
