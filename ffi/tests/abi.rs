@@ -116,7 +116,15 @@ macro_rules! layout {
 
 layout! {
     deepseek_runtime_options { struct_size, memory_budget_bytes, threads, isa }
-    deepseek_model_options { struct_size, flags, memory_budget_bytes }
+    deepseek_model_options {
+        struct_size,
+        flags,
+        memory_budget_bytes,
+        shape_names,
+        shapes,
+        shape_ranks,
+        shape_count,
+    }
     deepseek_session_options { struct_size, flags }
     deepseek_embedder_options { struct_size, flags }
     deepseek_run_options { struct_size, timeout_ms, cancel, ragged }
@@ -141,6 +149,7 @@ fn rust_constants() -> String {
         ("ISA_SCALAR", deepseek_ffi::DEEPSEEK_ISA_SCALAR.into()),
         ("ISA_AVX2", deepseek_ffi::DEEPSEEK_ISA_AVX2.into()),
         ("ISA_AVX512", deepseek_ffi::DEEPSEEK_ISA_AVX512.into()),
+        ("MODEL_WHOLE", deepseek_ffi::DEEPSEEK_MODEL_WHOLE.cast_signed()),
         ("DEVICE_CPU", deepseek_ffi::DEEPSEEK_DEVICE_CPU.into()),
         ("VALUE_NONE", deepseek_ffi::DEEPSEEK_VALUE_NONE.into()),
     ] {
