@@ -45,7 +45,7 @@ fn main() -> Result<()> {
     let lengths: Vec<usize> = (least..=most).collect();
 
     let runtime = Runtime::new(&RuntimeOptions::default())?;
-    let exported = deepseek_import::onnx::load(path.as_ref())?;
+    let exported = deepseek_import::onnx::load(&path)?;
     let whole = LowerOptions { whole: true, ..LowerOptions::default() };
     let at = padded(&exported, lengths.len(), most)?;
     let take = |plan: &Plan| Ok(plan.memory(&at)?.planned_bytes());
