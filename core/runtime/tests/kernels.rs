@@ -176,10 +176,11 @@ fn kernels_agree_with_the_reference() {
                 let run = session.run(inputs.clone(), &RunOptions::default()).unwrap();
                 let got = run.outputs[0].tensor().unwrap().to_vec::<f32>().unwrap();
                 let tolerance = case.roundings * 4.0 * 2f64.powi(-24);
-                let off = got.iter().zip(&want).position(|(g, w)| {
-                    let off = (f64::from(*g) - f64::from(*w)).abs();
-                    off.is_nan() || off > tolerance
-                });
+                let off = got
+                    .iter()
+                    .zip(&want)
+                    .map(|(g, w)| (f64::from(*g) - f64::from(*w)).abs())
+                    .position(|off| off > tolerance || off.is_nan());
                 if let Some(i) = off {
                     failures.push(format!(
                         "{} at {level}, {threads} threads: {} against {} at {i}",
