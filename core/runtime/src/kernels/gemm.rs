@@ -133,8 +133,9 @@ pub(super) fn pixels(
     activation: Option<Unary>,
 ) -> Result<Option<Prepared>> {
     let (n, k) = (weights.shape()[0], weights.shape()[1]);
-    let weights = weights.to_contiguous()?;
-    let packed = PackedB::new(args.isa, &Serial, k, n, Mat::transposed(floats(&weights)?, k));
+    let packed = args.pack(weights, "conv-pixels", |w| {
+        Ok(PackedB::new(args.isa, args.pool, k, n, Mat::transposed(floats(w)?, k)))
+    })?;
     let Some([rows, ..]) = args.input(0).and_then(Fact::shape) else { return Ok(None) };
     let scratch = scratch_bound(args, &[], rows, &Dim::from(k), None);
     let finish = Finish { activation, ..Finish::default() };
