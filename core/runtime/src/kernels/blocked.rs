@@ -6,7 +6,6 @@ use super::{all_f32, bind, bind_in_place, expect_shape, floats, none};
 use crate::blocked::ops;
 use crate::registry::{KernelDef, PrepareArgs, Prepared};
 use deepseek_graph::ops::util::Window;
-use deepseek_kernels_cpu::Serial;
 use deepseek_kernels_cpu::blocked::{
     BlockedShape, from_blocked, lanes, mean_blocked, pool_blocked, repeat_blocked, scale_blocked,
     to_blocked,
@@ -85,8 +84,9 @@ fn convolution(args: &PrepareArgs) -> Result<Option<Prepared>> {
         ..ConvShape::d2(1, w.shape()[1] * groups, w.shape()[0], [1, 1], [kernel[0], kernel[1]])
     };
     let Some(reads) = shape.reads_blocked(op.planes) else { return Ok(None) };
-    let w = w.to_contiguous()?;
-    let weights = BlockedWeights::new(args.isa, &Serial, &shape, reads, floats(&w)?);
+    let weights = args.pack(w, &format!("conv-blocked-{reads:?}"), |w| {
+        Ok(BlockedWeights::new(args.isa, args.pool, &shape, reads, floats(w)?))
+    })?;
     let (op, planes) = (op.conv(), op.planes);
     let variant = match groups {
         1 => "conv-blocked",
