@@ -141,6 +141,10 @@ fn rust_constants() -> String {
         ("ISA_SCALAR", deepseek_ffi::DEEPSEEK_ISA_SCALAR.into()),
         ("ISA_AVX2", deepseek_ffi::DEEPSEEK_ISA_AVX2.into()),
         ("ISA_AVX512", deepseek_ffi::DEEPSEEK_ISA_AVX512.into()),
+        ("ISA_AVX_VNNI", deepseek_ffi::DEEPSEEK_ISA_AVX_VNNI.into()),
+        ("ISA_AVX512_VNNI", deepseek_ffi::DEEPSEEK_ISA_AVX512_VNNI.into()),
+        ("ISA_AVX512_BF16", deepseek_ffi::DEEPSEEK_ISA_AVX512_BF16.into()),
+        ("ISA_AMX", deepseek_ffi::DEEPSEEK_ISA_AMX.into()),
         ("DEVICE_CPU", deepseek_ffi::DEEPSEEK_DEVICE_CPU.into()),
         ("VALUE_NONE", deepseek_ffi::DEEPSEEK_VALUE_NONE.into()),
     ] {

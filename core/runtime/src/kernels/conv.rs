@@ -36,7 +36,7 @@ const FEW_IMAGES: usize = 16;
 const FEW_PANELS: usize = 64;
 
 /// Kernel arrays are depth, height, width; missing leading axes have `fill`.
-fn spatial(values: impl ExactSizeIterator<Item = usize>, fill: usize) -> [usize; 3] {
+pub(super) fn spatial(values: impl ExactSizeIterator<Item = usize>, fill: usize) -> [usize; 3] {
     let mut out = [fill; 3];
     let lead = 3usize.saturating_sub(values.len());
     for (to, v) in out[lead..].iter_mut().zip(values) {
@@ -287,7 +287,9 @@ fn depthwise_scratch(args: &PrepareArgs, shape: &ConvShape, input: &[Dim], op: &
 }
 
 fn max_pool(args: &PrepareArgs) -> Result<Option<Prepared>> {
-    let Some(op) = args.op::<ops::MaxPool>().cloned() else { return Ok(None) };
+    let Some(op) = args.op::<ops::MaxPool>().filter(|op| !op.channels_last).cloned() else {
+        return Ok(None);
+    };
     if args.node.outputs.len() > 1 {
         return Ok(None);
     }

@@ -10,6 +10,8 @@ mod elementwise;
 mod gemm;
 mod movement;
 mod norm;
+mod quant;
+mod quant_conv;
 mod reduce;
 mod region;
 mod segment;
@@ -27,6 +29,8 @@ pub fn all() -> impl Iterator<Item = &'static KernelDef> {
         gemm::KERNELS,
         movement::KERNELS,
         norm::KERNELS,
+        quant::KERNELS,
+        quant_conv::KERNELS,
         reduce::KERNELS,
         segment::KERNELS,
         region::KERNELS,
