@@ -480,23 +480,28 @@ impl Kernel for WayTile<'_> {
                 break;
             }
             let at = first + j;
-            // SAFETY: row `i` of the result has `n` elements from column `j` on, which no other
-            // task writes.
             match &way.to {
-                To::I32(c) => self.each(s, v, |i, x| unsafe {
-                    let c = c.ptr().add(at + i * way.row).cast::<f32>();
-                    s.store_n(c, n, s.as_float(x));
+                To::I32(c) => self.each(s, v, |i, x| {
+                    // SAFETY: row `i` of the result has `n` elements from column `j` on, which no
+                    // other task writes.
+                    unsafe {
+                        let c = c.ptr().add(at + i * way.row).cast::<f32>();
+                        s.store_n(c, n, s.as_float(x));
+                    }
                 }),
                 To::F32 { scale, col_scale, bias, c, .. } => {
                     let scale = s.mul(s.splat(*scale), columns(s, col_scale, j, n));
                     let bias = bias.map(|b| columns(s, &b[j..j + n], 0, n));
-                    self.each(s, v, |i, x| unsafe {
+                    self.each(s, v, |i, x| {
                         let mut y = s.mul(s.to_float(x), scale);
                         if let Some(b) = bias {
                             y = s.add(y, b);
                         }
-                        let c = c.ptr().add(at + i * way.row);
-                        if n == S::LANES { s.store(c, y) } else { s.store_n(c, n, y) }
+                        // SAFETY: as above.
+                        unsafe {
+                            let c = c.ptr().add(at + i * way.row);
+                            if n == S::LANES { s.store(c, y) } else { s.store_n(c, n, y) }
+                        }
                     });
                 }
                 To::Bytes { scale, bias, zero, range, c } => {
@@ -509,17 +514,20 @@ impl Kernel for WayTile<'_> {
                     let low = s.splat((range.0 - zero) as f32);
                     let high = s.splat((range.1 - zero) as f32);
                     let zero = s.splat_i(*zero);
-                    self.each(s, v, |i, x| unsafe {
+                    self.each(s, v, |i, x| {
                         let y = s.mul(s.to_float(s.add_i(x, bias)), scale);
                         let y = s.to_int(s.max(s.min(y, high), low));
                         let y = s.add_i(y, zero);
-                        let c = c.ptr().add(at + i * way.row);
-                        if n == S::LANES {
-                            s.store_low_bytes(c, y);
-                        } else {
-                            let mut bytes = [0u8; crate::simd::MAX_LANES];
-                            s.store_low_bytes(bytes.as_mut_ptr(), y);
-                            c.copy_from_nonoverlapping(bytes.as_ptr(), n);
+                        // SAFETY: as above.
+                        unsafe {
+                            let c = c.ptr().add(at + i * way.row);
+                            if n == S::LANES {
+                                s.store_low_bytes(c, y);
+                            } else {
+                                let mut bytes = [0u8; crate::simd::MAX_LANES];
+                                s.store_low_bytes(bytes.as_mut_ptr(), y);
+                                c.copy_from_nonoverlapping(bytes.as_ptr(), n);
+                            }
                         }
                     });
                 }

@@ -76,7 +76,6 @@ impl Kernel for Sum<'_> {
 ///
 /// # Panics
 /// When the lengths differ.
-#[expect(clippy::too_many_arguments, reason = "two operands, a result and how to run")]
 pub fn add_i8(
     isa: Isa,
     par: &dyn Parallel,
