@@ -54,7 +54,7 @@ class Library:
             values[result] = value
         for name in outputs:
             self.call("deepseek_graph_add_output", graph, name.encode(), values[name])
-        self.call("deepseek_graph_build", graph, self.runtime, ctypes.byref(model))
+        self.call("deepseek_graph_build", graph, self.runtime, None, ctypes.byref(model))
         self.lib.deepseek_graph_free(graph)
         return Session(self, model)
 

@@ -13,9 +13,9 @@ version=$(sed -n '/^\[workspace.package\]/,/^\[/s/^version = "\(.*\)"/\1/p' ../.
 cmake -S test -B "$work/tests" -DCMAKE_BUILD_TYPE=Debug -DCMAKE_PREFIX_PATH="$work/prefix" \
     -DEXPECTED_VERSION="$version" >"$work/cmake.log" || { cat "$work/cmake.log" >&2; exit 1; }
 cmake --build "$work/tests" --parallel 2 >"$work/build.log" || { cat "$work/build.log" >&2; exit 1; }
-python3 test/flatten.py ../../tests/surface/cases.json >"$work/cases.txt"
+python3 ../../tests/surface/flatten.py ../../tests/surface/cases.json >"$work/cases.txt"
 for standard in 17 20; do
-    "$work/tests/tests$standard" "$(cd ../.. && pwd)"
+    timeout 1800 "$work/tests/tests$standard" "$(cd ../.. && pwd)"
     "$work/tests/surface$standard" "$work/cases.txt"
 done
 # A program of the package needs nothing but the system's libraries.

@@ -15,7 +15,7 @@ javac -Xlint:all -Werror --release 11 -cp "$jar" -d "$work/examples" examples/ja
 
 # A test run is good if it says so and the virtual machine found nothing to complain about.
 run() {
-    (cd "$work" && java -Xcheck:jni -Xmx256m -ea -Dtests="$root/tests" -cp "$jar:$work/tests" "$@") |
+    (cd "$work" && timeout 1800 java -Xcheck:jni -Xmx256m -ea -Dtests="$root/tests" -cp "$jar:$work/tests" "$@") |
         tee "$work/log"
     if grep -E 'WARNING|FATAL ERROR in native' "$work/log"; then
         echo "java: -Xcheck:jni complained" >&2

@@ -99,9 +99,9 @@ export declare class GraphBuilder {
   output(name: string, value: GraphValue): void
   /**
    * Compiles the graph for a runtime. The builder may go on and build again. Rejects
-   * with `INVALID_GRAPH` if there is no output.
+   * with `INVALID_GRAPH` if there is no output, and for its options as `Model.open`.
    */
-  build(runtime: Runtime): Promise<Model>
+  build(runtime: Runtime, options?: ModelOptions): Promise<Model>
 }
 
 /** A value of a `GraphBuilder`. */
@@ -115,20 +115,31 @@ export declare class GraphValue {
 export declare class Model {
   private constructor()
   /**
-   * Opens an `.onnx` file, or a directory with a Hugging Face `config.json` and
-   * safetensors weights. Rejects with `IO`, `INVALID_FILE`, `INVALID_GRAPH`, or
-   * `UNSUPPORTED` naming the format, operator or field.
+   * Opens an `.onnx` file, a `.deepseek` file, or a directory with a Hugging Face
+   * `config.json` and safetensors weights. Rejects with `IO`, `INVALID_FILE`, `INVALID_GRAPH`, or
+   * `UNSUPPORTED` naming the format, operator or field; `BUDGET_EXCEEDED` naming the least
+   * budget that would do; `NOT_FOUND`, `SHAPE_MISMATCH` for a shape of the options that
+   * fits no input.
    */
-  static open(runtime: Runtime, path: string): Promise<Model>
+  static open(runtime: Runtime, path: string, options?: ModelOptions): Promise<Model>
   /** As `open`, on this thread. */
-  static openSync(runtime: Runtime, path: string): Model
+  static openSync(runtime: Runtime, path: string, options?: ModelOptions): Model
   /**
    * Loads an ONNX model from memory; the bytes are copied. External data is refused:
    * it has no directory.
    */
-  static fromOnnx(runtime: Runtime, bytes: Uint8Array): Promise<Model>
+  static fromOnnx(runtime: Runtime, bytes: Uint8Array, options?: ModelOptions): Promise<Model>
   /** As `fromOnnx`, on this thread. */
-  static fromOnnxSync(runtime: Runtime, bytes: Uint8Array): Model
+  static fromOnnxSync(runtime: Runtime, bytes: Uint8Array, options?: ModelOptions): Model
+  /**
+   * Writes the model to a `.deepseek` file: the prepared graph, the weights, and what came
+   * with them, such as the files of a tokenizer. What is at `path` is replaced when all is
+   * written. Rejects with `IO` naming the path, `INVALID_ARGUMENT` if its name does not end
+   * in `.deepseek`.
+   */
+  save(path: string): Promise<void>
+  /** As `save`, on this thread. */
+  saveSync(path: string): void
   /** The inputs, in order. */
   get inputs(): Array<TensorInfo>
   /** The outputs, in order. */
@@ -262,6 +273,24 @@ export interface MemoryReport {
   dynamicValues: number
   /** The largest values, descending. */
   largest: Array<PlannedValue>
+}
+
+/** How a model is made; every field is optional. */
+export interface ModelOptions {
+  /**
+   * Bytes that a run may take beyond the weights; absent sets no bound. What is too large is
+   * cut into blocks of rows until a run of `shapes` fits, or `BUDGET_EXCEEDED` names the least
+   * number of bytes that would do. Runs that take more, because of other shapes or because
+   * there were none to cut for, are refused.
+   */
+  memoryBudgetBytes?: number
+  /**
+   * The largest shapes that the budget must hold for, by input. Inputs whose shapes say
+   * nothing new may be left out; if all are, the upper bounds of the model's symbols count.
+   */
+  shapes?: Record<string, readonly number[]>
+  /** Run nothing in blocks of rows, unless the budget asks for it. */
+  whole?: boolean
 }
 
 /** What a model consists of. */

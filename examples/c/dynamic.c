@@ -68,7 +68,7 @@ int main(void)
     h = node(graph, "Gelu", NULL, node(graph, "MatMul", NULL, x, w), DEEPSEEK_VALUE_NONE);
     h = node(graph, "Softmax", "axis = -1", node(graph, "Add", NULL, h, x), DEEPSEEK_VALUE_NONE);
     must(deepseek_graph_add_output(graph, "y", h, &err), &err);
-    must(deepseek_graph_build(graph, runtime, &model, &err), &err);
+    must(deepseek_graph_build(graph, runtime, NULL, &model, &err), &err);
     must(deepseek_model_get_memory_formula(model, &formula, &err), &err);
     printf("bytes of a run: %s\n", deepseek_buffer_data(formula));
 

@@ -3,6 +3,7 @@
 use crate::call::{Call, guard, guard_value, invalid, too_small};
 use crate::error::{deepseek_dtype, deepseek_error, deepseek_status};
 use crate::model::deepseek_model;
+use crate::options::deepseek_model_options;
 use crate::runtime::deepseek_runtime;
 use crate::tensor::deepseek_tensor;
 use deepseek::{Code, DType, Error, GraphBuilder, Result, ValueRef};
@@ -236,12 +237,14 @@ pub unsafe extern "C" fn deepseek_graph_get_type(
     })
 }
 
-/// Lowers the graph for a runtime. The graph may grow on and be built again. Fails with
-/// `DEEPSEEK_STATUS_INVALID_GRAPH` if there is no output. Since 0.1.
+/// Lowers the graph for a runtime. `options` may be NULL. The graph may grow on and be built
+/// again. Fails with `DEEPSEEK_STATUS_INVALID_GRAPH` if there is no output, and for its options as
+/// `deepseek_model_open`. Since 0.1.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn deepseek_graph_build(
     graph: *const deepseek_graph,
     runtime: *const deepseek_runtime,
+    options: *const deepseek_model_options,
     out_model: *mut *mut deepseek_model,
     err: *mut *mut deepseek_error,
 ) -> deepseek_status {
@@ -250,7 +253,8 @@ pub unsafe extern "C" fn deepseek_graph_build(
         let out = call.out(out_model, "out_model")?;
         let state = &*call.get(graph, "graph")?.enter()?.state;
         let runtime = &call.get(runtime, "runtime")?.runtime;
-        out.give_shared(deepseek_model::new(state.builder.build(runtime)?));
+        let model = state.builder.build_with(runtime, &call.model_options(options)?)?;
+        out.give_shared(deepseek_model::new(model));
         Ok(())
     })
 }

@@ -3,9 +3,8 @@
 use crate::buffer::deepseek_buffer;
 use crate::call::{Call, Out, guard, guard_value, invalid};
 use crate::error::{c_string, deepseek_dtype, deepseek_error, deepseek_status};
-use crate::options::{deepseek_model_options, model_options};
+use crate::options::deepseek_model_options;
 use crate::runtime::deepseek_runtime;
-use crate::tensor::extents;
 use deepseek::{MemoryReport, Model, Result, TensorSpec, Type};
 use std::ffi::{CString, c_char, c_void};
 
@@ -94,10 +93,13 @@ pub struct deepseek_memory {
     pub dynamic_values: u64,
 }
 
-/// Opens a model: an `.onnx` file, or a directory with a Hugging Face `config.json` and
-/// safetensors weights. `options` may be NULL. Fails with `DEEPSEEK_STATUS_IO`,
+/// Opens a model: an `.onnx` file, a `.deepseek` file, or a directory with a Hugging Face
+/// `config.json` and safetensors weights. `options` may be NULL. Fails with `DEEPSEEK_STATUS_IO`,
 /// `DEEPSEEK_STATUS_INVALID_FILE`, `DEEPSEEK_STATUS_INVALID_GRAPH`, or
-/// `DEEPSEEK_STATUS_UNSUPPORTED` naming the format, operator or field. Since 0.1.
+/// `DEEPSEEK_STATUS_UNSUPPORTED` naming the format, operator or field;
+/// `DEEPSEEK_STATUS_BUDGET_EXCEEDED` naming the least budget that would do;
+/// `DEEPSEEK_STATUS_NOT_FOUND`, `DEEPSEEK_STATUS_SHAPE_MISMATCH` for a shape that fits no input.
+/// Since 0.1.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn deepseek_model_open(
     runtime: *const deepseek_runtime,
@@ -110,7 +112,7 @@ pub unsafe extern "C" fn deepseek_model_open(
     guard(unsafe { Call::new(err) }, |call| {
         let out = call.out(out_model, "out_model")?;
         let runtime = &call.get(runtime, "runtime")?.runtime;
-        let options = model_options(call.options(options, "options")?)?;
+        let options = call.model_options(options)?;
         let model = Model::open_with(call.text(path, "path")?, runtime, &options)?;
         out.give_shared(deepseek_model::new(model));
         Ok(())
@@ -132,7 +134,7 @@ pub unsafe extern "C" fn deepseek_model_open_bytes(
     guard(unsafe { Call::new(err) }, |call| {
         let out = call.out(out_model, "out_model")?;
         let runtime = &call.get(runtime, "runtime")?.runtime;
-        let options = model_options(call.options(options, "options")?)?;
+        let options = call.model_options(options)?;
         call.get(data.cast::<u8>(), "data")?;
         let model = Model::from_onnx_bytes_with(call.bytes(data, len, "data")?, runtime, &options)?;
         out.give_shared(deepseek_model::new(model));
@@ -261,12 +263,8 @@ pub unsafe extern "C" fn deepseek_model_get_memory_for_shapes(
         let details = call.out_if_wanted(out_details, "out_details")?;
         let model = &call.get(model, "model")?.model;
         let names = call.texts(names, count, "names")?;
-        let pointers = call.slice(shapes, count, "shapes")?.iter();
         let ranks = call.slice(ranks, count, "ranks")?;
-        let shapes: Vec<Vec<usize>> = pointers
-            .zip(ranks)
-            .map(|(&shape, &rank)| extents(call, shape, rank))
-            .collect::<Result<_>>()?;
+        let shapes = call.shapes(shapes, ranks, "shapes")?;
         let shapes: Vec<_> = names.into_iter().zip(shapes.iter().map(Vec::as_slice)).collect();
         let report = model.plan_memory_for_shapes(&shapes)?;
         give_memory(&report, out, details)
@@ -321,6 +319,22 @@ pub unsafe extern "C" fn deepseek_model_get_memory_formula(
         let formula = call.get(model, "model")?.model.memory_formula().to_string();
         out.give(deepseek_buffer::new(formula));
         Ok(())
+    })
+}
+
+/// Writes a model to a `.deepseek` file: its graph as the compiler has prepared it, its weights,
+/// and what came with them, such as the files of a tokenizer. What is at `path`, whose name must
+/// end in `.deepseek`, is replaced when all is written; the same model always gives the same
+/// bytes. Fails with `DEEPSEEK_STATUS_IO` naming the path. Since 0.1.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn deepseek_model_save(
+    model: *const deepseek_model,
+    path: *const c_char,
+    err: *mut *mut deepseek_error,
+) -> deepseek_status {
+    // SAFETY: the caller keeps the contract of the header.
+    guard(unsafe { Call::new(err) }, |call| {
+        call.get(model, "model")?.model.save(call.text(path, "path")?)
     })
 }
 

@@ -6,7 +6,9 @@
 
 use crate::call::{Call, guard_value, invalid};
 use crate::cancel::deepseek_cancel;
+use crate::tensor::extents;
 use deepseek::{Code, Error, ModelOptions, Result, RunOptions};
+use std::ffi::c_char;
 use std::time::Duration;
 
 /// Largest struct that a caller may claim to have, in bytes; more is not an options
@@ -81,16 +83,6 @@ impl Call {
     }
 }
 
-/// The façade's form of model options.
-pub(crate) fn model_options(options: deepseek_model_options) -> Result<ModelOptions> {
-    no_flags(options.flags & !DEEPSEEK_MODEL_WHOLE, "options")?;
-    Ok(ModelOptions {
-        memory_budget_bytes: options.memory_budget_bytes,
-        whole: options.flags & DEEPSEEK_MODEL_WHOLE != 0,
-        ..ModelOptions::default()
-    })
-}
-
 /// Flags that this version does not know must be zero.
 pub(crate) fn no_flags(flags: u64, what: &str) -> Result<()> {
     match flags {
@@ -128,9 +120,21 @@ pub struct deepseek_model_options {
     /// 0, or `DEEPSEEK_MODEL_WHOLE`.
     pub flags: u64,
     /// Bytes that a run may take beyond the weights; 0 sets no bound. What is too large is cut
-    /// into blocks of rows until runs fit at the upper bounds of the model's symbols, or opening
-    /// fails with the least number of bytes that would do. A run that takes more is refused.
+    /// into blocks of rows until a run of the shapes below fits, or opening fails with
+    /// `DEEPSEEK_STATUS_BUDGET_EXCEEDED` and the least number of bytes that would do. Runs that
+    /// take more, because of other shapes or because there were none to cut for, are refused.
     pub memory_budget_bytes: u64,
+    /// The largest shapes that the budget must hold for: input `shape_names[i]` has the
+    /// `shape_ranks[i]` extents `shapes[i]`. Inputs whose shapes say nothing new may be left out;
+    /// if all are, the upper bounds of the model's symbols count. NULL if `shape_count` is 0.
+    /// Borrowed for the call. Since 0.1.
+    pub shape_names: *const *const c_char,
+    /// See `shape_names`. Since 0.1.
+    pub shapes: *const *const i64,
+    /// See `shape_names`. Since 0.1.
+    pub shape_ranks: *const usize,
+    /// Number of shapes. Since 0.1.
+    pub shape_count: usize,
 }
 
 /// Flag of a model: run nothing in blocks of rows, unless the budget asks for it.
@@ -193,6 +197,33 @@ sized!(
 );
 
 impl Call {
+    /// The façade's form of model options.
+    pub(crate) fn model_options(&self, ptr: *const deepseek_model_options) -> Result<ModelOptions> {
+        let options = self.options(ptr, "options")?;
+        no_flags(options.flags & !DEEPSEEK_MODEL_WHOLE, "options")?;
+        let count = options.shape_count;
+        let names = self.texts(options.shape_names, count, "options->shape_names")?;
+        let ranks = self.slice(options.shape_ranks, count, "options->shape_ranks")?;
+        let shapes = self.shapes(options.shapes, ranks, "options->shapes")?;
+        let names = names.into_iter().map(str::to_owned);
+        Ok(ModelOptions {
+            memory_budget_bytes: options.memory_budget_bytes,
+            whole: options.flags & DEEPSEEK_MODEL_WHOLE != 0,
+            shapes: names.zip(shapes).collect(),
+        })
+    }
+
+    /// A shape for each of `ranks`.
+    pub(crate) fn shapes(
+        &self,
+        ptr: *const *const i64,
+        ranks: &[usize],
+        what: &str,
+    ) -> Result<Vec<Vec<usize>>> {
+        let shapes = self.slice(ptr, ranks.len(), what)?.iter().zip(ranks).enumerate();
+        shapes.map(|(i, (&p, &rank))| extents(self, p, rank, &format!("{what}[{i}]"))).collect()
+    }
+
     /// The façade's form of run options.
     pub(crate) fn run_options(&self, ptr: *const deepseek_run_options) -> Result<RunOptions> {
         let options = self.options(ptr, "options")?;

@@ -8,7 +8,7 @@
 use crate::call::{Call, guard, guard_value};
 use crate::error::{deepseek_error, deepseek_status};
 use crate::outputs::deepseek_outputs;
-use deepseek::{Code, Error, Outputs, PendingRun, Result, RunOptions, Session, Value};
+use deepseek::{Code, Error, Lists, PendingRun, Result, RunOptions, Session, Value};
 use std::ffi::c_void;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -32,9 +32,33 @@ pub type deepseek_on_release = Option<unsafe extern "C" fn(user_data: *mut c_voi
 
 /// A run in the background. Owned by the caller; any thread may wait for it or cancel it.
 pub struct deepseek_run {
-    pending: PendingRun,
+    pending: Pending,
     /// The library's thread, once it has called back.
     thread: Arc<OnceLock<ThreadId>>,
+}
+
+enum Pending {
+    Plain(PendingRun),
+    Ragged(PendingRun<Lists>),
+}
+
+impl Pending {
+    /// The result, once; `None` if it is not there in time.
+    fn wait(&self, timeout: Option<Duration>) -> Result<Option<Result<deepseek_outputs>>> {
+        Ok(match self {
+            Pending::Plain(run) => run.wait(timeout)?.map(|r| r.and_then(deepseek_outputs::new)),
+            Pending::Ragged(run) => {
+                run.wait(timeout)?.map(|r| r.and_then(deepseek_outputs::of_lists))
+            }
+        })
+    }
+
+    fn cancel(&self) {
+        match self {
+            Pending::Plain(run) => run.cancel(),
+            Pending::Ragged(run) => run.cancel(),
+        }
+    }
 }
 
 /// A caller's callbacks. Not armed until the background thread has them.
@@ -58,10 +82,18 @@ impl Listener {
         Listener { on_done, on_release, user_data, armed: AtomicBool::new(false) }
     }
 
-    fn tell(&self, result: &Result<Outputs>) {
+    /// Calls back, on the run's thread, and releases.
+    fn hear(self, thread: &OnceLock<ThreadId>, result: impl FnOnce() -> Result<deepseek_outputs>) {
+        // From here on the caller was told that the run has started.
+        self.armed.store(true, Ordering::Release);
+        thread.get_or_init(|| std::thread::current().id());
+        self.tell(result);
+    }
+
+    fn tell(&self, result: impl FnOnce() -> Result<deepseek_outputs>) {
         let Some(on_done) = self.on_done else { return };
         let null = std::ptr::null();
-        match result.clone().and_then(deepseek_outputs::new) {
+        match result() {
             // SAFETY: the caller passed this function for this `user_data`; the outputs
             // live until it has returned.
             Ok(outputs) => unsafe {
@@ -96,13 +128,23 @@ impl deepseek_run {
         let thread = Arc::new(OnceLock::new());
         let here = thread.clone();
         let pending = session.run_async(inputs, options, move |result| {
-            // From here on the caller was told that the run has started.
-            listener.armed.store(true, Ordering::Release);
-            here.get_or_init(|| std::thread::current().id());
-            listener.tell(result);
-            drop(listener);
+            listener.hear(&here, || result.clone().and_then(deepseek_outputs::new));
         })?;
-        Ok(deepseek_run { pending, thread })
+        Ok(deepseek_run { pending: Pending::Plain(pending), thread })
+    }
+
+    pub(crate) fn start_ragged(
+        session: &Session,
+        inputs: Lists,
+        options: &RunOptions,
+        listener: Listener,
+    ) -> Result<Self> {
+        let thread = Arc::new(OnceLock::new());
+        let here = thread.clone();
+        let pending = session.run_ragged_async(inputs, options, move |result| {
+            listener.hear(&here, || result.clone().and_then(deepseek_outputs::of_lists));
+        })?;
+        Ok(deepseek_run { pending: Pending::Ragged(pending), thread })
     }
 
     /// Whether this is the run's own callback.
@@ -140,7 +182,7 @@ pub unsafe extern "C" fn deepseek_run_wait(
             return Ok(());
         };
         done.set(1);
-        out.give(deepseek_outputs::new(result?)?);
+        out.give(result?);
         Ok(())
     })
 }

@@ -1,6 +1,5 @@
 //! Running a model.
 
-use crate::buffer::deepseek_buffer;
 use crate::call::{Call, guard, guard_value};
 use crate::error::{deepseek_error, deepseek_status};
 use crate::model::deepseek_model;
@@ -9,7 +8,7 @@ use crate::outputs::deepseek_outputs;
 use crate::profile::deepseek_profile;
 use crate::run::{Listener, deepseek_on_done, deepseek_on_release, deepseek_run};
 use crate::tensor::deepseek_tensor;
-use deepseek::{Code, Error, Lists, Profile, Result, RunOptions, Session, Value};
+use deepseek::{Code, Error, Lists, Result, Session, Value};
 use std::ffi::{c_char, c_void};
 
 /// Working memory to run a model. Any thread may use it; runs take turns, so a service
@@ -136,38 +135,11 @@ pub unsafe extern "C" fn deepseek_session_run_ragged(
     })
 }
 
-/// As `deepseek_session_run`, and `*out_trace` receives what ran, when and over how many
-/// bytes, in the Chrome trace format (JSON), which Perfetto opens. Since 0.1.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn deepseek_session_run_profile(
-    session: *const deepseek_session,
-    names: *const *const c_char,
-    tensors: *const *const deepseek_tensor,
-    count: usize,
-    options: *const deepseek_run_options,
-    out_outputs: *mut *mut deepseek_outputs,
-    out_trace: *mut *mut deepseek_buffer,
-    err: *mut *mut deepseek_error,
-) -> deepseek_status {
-    // SAFETY: the caller keeps the contract of the header.
-    guard(unsafe { Call::new(err) }, |call| {
-        let out = call.out(out_outputs, "out_outputs")?;
-        let trace = call.out(out_trace, "out_trace")?;
-        let session = call.get(session, "session")?.session.clone();
-        let inputs = named_inputs(call, names, tensors, count)?;
-        let options = call.run_options(options)?;
-        let (outputs, profile) = profiled(&session, inputs, &options)?;
-        trace.give(deepseek_buffer::new(profile.to_chrome_trace()));
-        out.give(outputs);
-        Ok(())
-    })
-}
-
 /// As `deepseek_session_run`, and `*out_profile` receives what ran, when and over how many
 /// bytes (`deepseek_profile_get_trace`, `deepseek_profile_get_json`,
 /// `deepseek_profile_get_html`). Since 0.1.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn deepseek_session_run_with_profile(
+pub unsafe extern "C" fn deepseek_session_run_profiled(
     session: *const deepseek_session,
     names: *const *const c_char,
     tensors: *const *const deepseek_tensor,
@@ -184,23 +156,13 @@ pub unsafe extern "C" fn deepseek_session_run_with_profile(
         let session = call.get(session, "session")?.session.clone();
         let inputs = named_inputs(call, names, tensors, count)?;
         let options = call.run_options(options)?;
-        let (outputs, profile) = profiled(&session, inputs, &options)?;
+        let (outputs, profile) = session.run_profiled(inputs, &options, true)?;
+        let missing = || Error::new(Code::Internal, "a profiled run yielded no profile");
+        let (outputs, profile) = (deepseek_outputs::new(outputs)?, profile.ok_or_else(missing)?);
         out_profile.give(deepseek_profile { profile });
         out.give(outputs);
         Ok(())
     })
-}
-
-/// A run with its profile.
-fn profiled(
-    session: &Session,
-    inputs: Vec<(String, Value)>,
-    options: &RunOptions,
-) -> Result<(deepseek_outputs, Profile)> {
-    let (outputs, profile) = session.run_profiled(inputs, options, true)?;
-    let profile =
-        profile.ok_or_else(|| Error::new(Code::Internal, "a profiled run yielded no profile"))?;
-    Ok((deepseek_outputs::new(outputs)?, profile))
 }
 
 /// Starts a run in the background, see `deepseek_session_run`. The inputs are kept as long
@@ -229,6 +191,33 @@ pub unsafe extern "C" fn deepseek_session_run_async(
         let options = call.run_options(options)?;
         let listener = Listener::new(on_done, on_release, user_data);
         out.give(deepseek_run::start(&session, inputs, &options, listener)?);
+        Ok(())
+    })
+}
+
+/// As `deepseek_session_run_async`, for `deepseek_session_run_ragged`. Since 0.1.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn deepseek_session_run_ragged_async(
+    session: *const deepseek_session,
+    names: *const *const c_char,
+    counts: *const usize,
+    count: usize,
+    tensors: *const *const deepseek_tensor,
+    options: *const deepseek_run_options,
+    on_done: deepseek_on_done,
+    on_release: deepseek_on_release,
+    user_data: *mut c_void,
+    out_run: *mut *mut deepseek_run,
+    err: *mut *mut deepseek_error,
+) -> deepseek_status {
+    // SAFETY: the caller keeps the contract of the header.
+    guard(unsafe { Call::new(err) }, |call| {
+        let out = call.out(out_run, "out_run")?;
+        let session = call.get(session, "session")?.session.clone();
+        let inputs = named_lists(call, names, counts, count, tensors)?;
+        let options = call.run_options(options)?;
+        let listener = Listener::new(on_done, on_release, user_data);
+        out.give(deepseek_run::start_ragged(&session, inputs, &options, listener)?);
         Ok(())
     })
 }

@@ -81,12 +81,17 @@ impl Drop for Lent {
     }
 }
 
-/// Extents from C: non-negative.
-pub(crate) fn extents(call: &Call, shape: *const i64, rank: usize) -> Result<Vec<usize>> {
-    let shape = call.slice(shape, rank, "shape")?;
+/// Extents from an array that the caller knows as `what`: non-negative.
+pub(crate) fn extents(
+    call: &Call,
+    shape: *const i64,
+    rank: usize,
+    what: &str,
+) -> Result<Vec<usize>> {
+    let shape = call.slice(shape, rank, what)?;
     let extents = shape.iter().enumerate().map(|(axis, &extent)| {
         usize::try_from(extent).map_err(|_| {
-            invalid(format!("shape[{axis}] is {extent}; extents of a tensor are not negative"))
+            invalid(format!("{what}[{axis}] is {extent}; extents of a tensor are not negative"))
         })
     });
     extents.collect()
@@ -109,7 +114,7 @@ pub unsafe extern "C" fn deepseek_tensor_new(
     // SAFETY: the caller keeps the contract of the header.
     guard(unsafe { Call::new(err) }, |call| {
         let out = call.out(out_tensor, "out_tensor")?;
-        let (dtype, shape) = (DType::from_i32(dtype)?, extents(call, shape, rank)?);
+        let (dtype, shape) = (DType::from_i32(dtype)?, extents(call, shape, rank, "shape")?);
         let tensor = match (data.is_null(), bytes) {
             (true, 0) => Tensor::zeros(dtype, &shape)?,
             _ => Tensor::from_bytes(dtype, &shape, call.bytes(data, bytes, "data")?)?,
@@ -140,7 +145,7 @@ pub unsafe extern "C" fn deepseek_tensor_wrap(
     // SAFETY: the caller keeps the contract of the header.
     guard(unsafe { Call::new(err) }, |call| {
         let out = call.out(out_tensor, "out_tensor")?;
-        let (dtype, shape) = (DType::from_i32(dtype)?, extents(call, shape, rank)?);
+        let (dtype, shape) = (DType::from_i32(dtype)?, extents(call, shape, rank, "shape")?);
         let lent = call.bytes(data, bytes, "data")?;
         let first = NonNull::new(data.cast::<u8>()).ok_or_else(|| invalid("data is NULL"))?;
         let keep = Arc::new(Lent { release, ctx, data, armed: AtomicBool::new(false) });
@@ -176,7 +181,7 @@ pub unsafe extern "C" fn deepseek_tensor_new_strings(
     // SAFETY: the caller keeps the contract of the header.
     guard(unsafe { Call::new(err) }, |call| {
         let out = call.out(out_tensor, "out_tensor")?;
-        let shape = extents(call, shape, rank)?;
+        let shape = extents(call, shape, rank, "shape")?;
         let strings = call.contents(strings, lengths, count, "strings")?;
         let strings = strings.into_iter().map(str::to_owned).collect();
         out.give_shared(deepseek_tensor::new(Tensor::from_strings(&shape, strings)?)?);

@@ -116,7 +116,15 @@ macro_rules! layout {
 
 layout! {
     deepseek_runtime_options { struct_size, memory_budget_bytes, threads, isa }
-    deepseek_model_options { struct_size, flags, memory_budget_bytes }
+    deepseek_model_options {
+        struct_size,
+        flags,
+        memory_budget_bytes,
+        shape_names,
+        shapes,
+        shape_ranks,
+        shape_count,
+    }
     deepseek_session_options { struct_size, flags }
     deepseek_embedder_options { struct_size, flags }
     deepseek_run_options { struct_size, timeout_ms, cancel, ragged }
@@ -145,6 +153,7 @@ fn rust_constants() -> String {
         ("ISA_AVX512_VNNI", deepseek_ffi::DEEPSEEK_ISA_AVX512_VNNI.into()),
         ("ISA_AVX512_BF16", deepseek_ffi::DEEPSEEK_ISA_AVX512_BF16.into()),
         ("ISA_AMX", deepseek_ffi::DEEPSEEK_ISA_AMX.into()),
+        ("MODEL_WHOLE", deepseek_ffi::DEEPSEEK_MODEL_WHOLE.cast_signed()),
         ("DEVICE_CPU", deepseek_ffi::DEEPSEEK_DEVICE_CPU.into()),
         ("VALUE_NONE", deepseek_ffi::DEEPSEEK_VALUE_NONE.into()),
     ] {

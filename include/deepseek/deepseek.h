@@ -320,10 +320,30 @@ typedef struct deepseek_model_options {
     uint64_t flags;
     /**
      * Bytes that a run may take beyond the weights; 0 sets no bound. What is too large is cut
-     * into blocks of rows until runs fit at the upper bounds of the model's symbols, or opening
-     * fails with the least number of bytes that would do. A run that takes more is refused.
+     * into blocks of rows until a run of the shapes below fits, or opening fails with
+     * `DEEPSEEK_STATUS_BUDGET_EXCEEDED` and the least number of bytes that would do. Runs that
+     * take more, because of other shapes or because there were none to cut for, are refused.
      */
     uint64_t memory_budget_bytes;
+    /**
+     * The largest shapes that the budget must hold for: input `shape_names[i]` has the
+     * `shape_ranks[i]` extents `shapes[i]`. Inputs whose shapes say nothing new may be left out;
+     * if all are, the upper bounds of the model's symbols count. NULL if `shape_count` is 0.
+     * Borrowed for the call. Since 0.1.
+     */
+    const char *const *shape_names;
+    /**
+     * See `shape_names`. Since 0.1.
+     */
+    const int64_t *const *shapes;
+    /**
+     * See `shape_names`. Since 0.1.
+     */
+    const size_t *shape_ranks;
+    /**
+     * Number of shapes. Since 0.1.
+     */
+    size_t shape_count;
 } deepseek_model_options;
 
 /**
@@ -778,10 +798,13 @@ DEEPSEEK_API
 void deepseek_tensor_free(struct deepseek_tensor *tensor);
 
 /**
- * Opens a model: an `.onnx` file, or a directory with a Hugging Face `config.json` and
- * safetensors weights. `options` may be NULL. Fails with `DEEPSEEK_STATUS_IO`,
+ * Opens a model: an `.onnx` file, a `.deepseek` file, or a directory with a Hugging Face
+ * `config.json` and safetensors weights. `options` may be NULL. Fails with `DEEPSEEK_STATUS_IO`,
  * `DEEPSEEK_STATUS_INVALID_FILE`, `DEEPSEEK_STATUS_INVALID_GRAPH`, or
- * `DEEPSEEK_STATUS_UNSUPPORTED` naming the format, operator or field. Since 0.1.
+ * `DEEPSEEK_STATUS_UNSUPPORTED` naming the format, operator or field;
+ * `DEEPSEEK_STATUS_BUDGET_EXCEEDED` naming the least budget that would do;
+ * `DEEPSEEK_STATUS_NOT_FOUND`, `DEEPSEEK_STATUS_SHAPE_MISMATCH` for a shape that fits no input.
+ * Since 0.1.
  */
 DEEPSEEK_API
 deepseek_status deepseek_model_open(const struct deepseek_runtime *runtime,
@@ -895,6 +918,17 @@ DEEPSEEK_API
 deepseek_status deepseek_model_get_memory_formula(const struct deepseek_model *model,
                                                   struct deepseek_buffer **out_formula,
                                                   struct deepseek_error **err);
+
+/**
+ * Writes a model to a `.deepseek` file: its graph as the compiler has prepared it, its weights,
+ * and what came with them, such as the files of a tokenizer. What is at `path`, whose name must
+ * end in `.deepseek`, is replaced when all is written; the same model always gives the same
+ * bytes. Fails with `DEEPSEEK_STATUS_IO` naming the path. Since 0.1.
+ */
+DEEPSEEK_API
+deepseek_status deepseek_model_save(const struct deepseek_model *model,
+                                    const char *path,
+                                    struct deepseek_error **err);
 
 /**
  * What a model consists of, as a JSON object: source, name, inputs, outputs, symbols with
@@ -1105,33 +1139,19 @@ deepseek_status deepseek_session_run_ragged(const struct deepseek_session *sessi
                                             struct deepseek_error **err);
 
 /**
- * As `deepseek_session_run`, and `*out_trace` receives what ran, when and over how many
- * bytes, in the Chrome trace format (JSON), which Perfetto opens. Since 0.1.
- */
-DEEPSEEK_API
-deepseek_status deepseek_session_run_profile(const struct deepseek_session *session,
-                                             const char *const *names,
-                                             const struct deepseek_tensor *const *tensors,
-                                             size_t count,
-                                             const struct deepseek_run_options *options,
-                                             struct deepseek_outputs **out_outputs,
-                                             struct deepseek_buffer **out_trace,
-                                             struct deepseek_error **err);
-
-/**
  * As `deepseek_session_run`, and `*out_profile` receives what ran, when and over how many
  * bytes (`deepseek_profile_get_trace`, `deepseek_profile_get_json`,
  * `deepseek_profile_get_html`). Since 0.1.
  */
 DEEPSEEK_API
-deepseek_status deepseek_session_run_with_profile(const struct deepseek_session *session,
-                                                  const char *const *names,
-                                                  const struct deepseek_tensor *const *tensors,
-                                                  size_t count,
-                                                  const struct deepseek_run_options *options,
-                                                  struct deepseek_outputs **out_outputs,
-                                                  struct deepseek_profile **out_profile,
-                                                  struct deepseek_error **err);
+deepseek_status deepseek_session_run_profiled(const struct deepseek_session *session,
+                                              const char *const *names,
+                                              const struct deepseek_tensor *const *tensors,
+                                              size_t count,
+                                              const struct deepseek_run_options *options,
+                                              struct deepseek_outputs **out_outputs,
+                                              struct deepseek_profile **out_profile,
+                                              struct deepseek_error **err);
 
 /**
  * Starts a run in the background, see `deepseek_session_run`. The inputs are kept as long
@@ -1151,6 +1171,22 @@ deepseek_status deepseek_session_run_async(const struct deepseek_session *sessio
                                            void *user_data,
                                            struct deepseek_run **out_run,
                                            struct deepseek_error **err);
+
+/**
+ * As `deepseek_session_run_async`, for `deepseek_session_run_ragged`. Since 0.1.
+ */
+DEEPSEEK_API
+deepseek_status deepseek_session_run_ragged_async(const struct deepseek_session *session,
+                                                  const char *const *names,
+                                                  const size_t *counts,
+                                                  size_t count,
+                                                  const struct deepseek_tensor *const *tensors,
+                                                  const struct deepseek_run_options *options,
+                                                  deepseek_on_done on_done,
+                                                  deepseek_on_release on_release,
+                                                  void *user_data,
+                                                  struct deepseek_run **out_run,
+                                                  struct deepseek_error **err);
 
 /**
  * Cancels every run of this session that is under way or waiting for its turn. Any
@@ -1274,12 +1310,14 @@ deepseek_status deepseek_graph_get_type(const struct deepseek_graph *graph,
                                         struct deepseek_error **err);
 
 /**
- * Lowers the graph for a runtime. The graph may grow on and be built again. Fails with
- * `DEEPSEEK_STATUS_INVALID_GRAPH` if there is no output. Since 0.1.
+ * Lowers the graph for a runtime. `options` may be NULL. The graph may grow on and be built
+ * again. Fails with `DEEPSEEK_STATUS_INVALID_GRAPH` if there is no output, and for its options as
+ * `deepseek_model_open`. Since 0.1.
  */
 DEEPSEEK_API
 deepseek_status deepseek_graph_build(const struct deepseek_graph *graph,
                                      const struct deepseek_runtime *runtime,
+                                     const struct deepseek_model_options *options,
                                      struct deepseek_model **out_model,
                                      struct deepseek_error **err);
 

@@ -1,5 +1,6 @@
 /* Building, describing and opening models; options of other versions. */
 #include "support.h"
+#include <unistd.h>
 
 static void a_graph_is_typed_while_it_is_built(const deepseek_runtime *runtime)
 {
@@ -38,22 +39,47 @@ static void a_graph_is_typed_while_it_is_built(const deepseek_runtime *runtime)
     FAILS(DEEPSEEK_STATUS_INVALID_ARGUMENT, "inputs[1] is 77",
           deepseek_graph_add_node(graph, "Add", NULL, NULL, pair, 2, &y, 1, &err));
     FAILS(DEEPSEEK_STATUS_INVALID_GRAPH, "output",
-          deepseek_graph_build(graph, runtime, &model, &err));
+          deepseek_graph_build(graph, runtime, NULL, &model, &err));
 
     OK(deepseek_graph_add_node(graph, "Softmax", "soft", "axis = 1", &x, 1, &y, 1, &err));
     OK(deepseek_graph_add_output(graph, "y", y, &err));
     FAILS(DEEPSEEK_STATUS_INVALID_GRAPH, "y", deepseek_graph_add_output(graph, "y", x, &err));
     FAILS(DEEPSEEK_STATUS_INVALID_ARGUMENT, "value is",
           deepseek_graph_add_output(graph, "z", DEEPSEEK_VALUE_NONE, &err));
-    OK(deepseek_graph_build(graph, runtime, &model, &err));
+    OK(deepseek_graph_build(graph, runtime, NULL, &model, &err));
     deepseek_model_free(model);
 
     /* The graph goes on. */
     OK(deepseek_graph_add_output(graph, "x again", x, &err));
-    OK(deepseek_graph_build(graph, runtime, &model, &err));
+    OK(deepseek_graph_build(graph, runtime, NULL, &model, &err));
     deepseek_graph_free(graph);
     CHECK(deepseek_model_count_outputs(model) == 2);
     deepseek_model_free(model);
+}
+
+/* Saved, opened, and the same: its summary and the bytes of a second file. */
+static void saved_models_are_the_model(const deepseek_runtime *runtime, const deepseek_model *model)
+{
+    char path[64];
+    deepseek_model *back = NULL;
+    deepseek_buffer *want = NULL, *got = NULL;
+    snprintf(path, sizeof path, "/tmp/deepseek-saved-%ld.deepseek", (long)getpid());
+    OK(deepseek_model_save(model, path, &err));
+    OK(deepseek_model_open(runtime, path, NULL, &back, &err));
+    OK(deepseek_model_get_summary(model, &want, &err));
+    OK(deepseek_model_get_summary(back, &got, &err));
+    CHECK(strcmp(deepseek_buffer_data(want), deepseek_buffer_data(got)) == 0);
+    deepseek_buffer_free(want);
+    deepseek_buffer_free(got);
+    /* Over the file that it is mapped from. */
+    OK(deepseek_model_save(back, path, &err));
+    deepseek_model_free(back);
+    back = NULL;
+    CHECK(remove(path) == 0);
+    FAILS(DEEPSEEK_STATUS_INVALID_ARGUMENT, ".deepseek", deepseek_model_save(model, "x.onnx", &err));
+    FAILS(DEEPSEEK_STATUS_IO, "/no/such/place",
+          deepseek_model_save(model, "/no/such/place/x.deepseek", &err));
+    FAILS(DEEPSEEK_STATUS_IO, path, deepseek_model_open(runtime, path, NULL, &back, &err));
 }
 
 static void a_model_describes_itself(const deepseek_runtime *runtime)
@@ -74,12 +100,45 @@ static void a_model_describes_itself(const deepseek_runtime *runtime)
     FAILS(DEEPSEEK_STATUS_INVALID_ARGUMENT, "1 outputs",
           deepseek_model_get_output(model, 1, &value, &err));
 
+    saved_models_are_the_model(runtime, model);
     OK(deepseek_model_get_summary(model, &text, &err));
     CHECK(strlen(deepseek_buffer_data(text)) == deepseek_buffer_len(text));
     CHECK(strstr(deepseek_buffer_data(text), "\"FusedMatMul\"") != NULL);
     CHECK(strstr(deepseek_buffer_data(text), "\"batch\"") != NULL);
     deepseek_buffer_free(text);
     deepseek_model_free(same);
+}
+
+enum { NARROW = 16, WIDE = 1024, ROWS = 300 };
+
+/* y = relu(x w) v for x [rows, 16] and 1024 columns between: what a byte budget cuts. `most` rows,
+   or any number if it is negative. */
+static deepseek_status make_wide(const deepseek_runtime *runtime, int64_t most,
+                                 const deepseek_model_options *options, deepseek_model **out_model,
+                                 deepseek_error **err)
+{
+    static const int64_t up[] = {NARROW, WIDE}, down[] = {WIDE, NARROW};
+    const char *shape[] = {"rows", "16"};
+    deepseek_graph *graph = NULL;
+    deepseek_tensor *w = NULL, *v = NULL;
+    deepseek_value values[2];
+    deepseek_status status;
+    OK(deepseek_tensor_new(DEEPSEEK_DTYPE_F32, up, 2, NULL, 0, &w, NULL));
+    OK(deepseek_tensor_new(DEEPSEEK_DTYPE_F32, down, 2, NULL, 0, &v, NULL));
+    OK(deepseek_graph_new("wide", &graph, NULL));
+    OK(deepseek_graph_add_input(graph, "x", DEEPSEEK_DTYPE_F32, shape, 2, &values[0], NULL));
+    OK(deepseek_graph_set_bound(graph, "rows", 1, most, NULL));
+    OK(deepseek_graph_add_constant(graph, "w", w, &values[1], NULL));
+    OK(deepseek_graph_add_node(graph, "MatMul", NULL, NULL, values, 2, &values[0], 1, NULL));
+    OK(deepseek_graph_add_node(graph, "Relu", NULL, NULL, values, 1, &values[0], 1, NULL));
+    OK(deepseek_graph_add_constant(graph, "v", v, &values[1], NULL));
+    OK(deepseek_graph_add_node(graph, "MatMul", NULL, NULL, values, 2, &values[0], 1, NULL));
+    OK(deepseek_graph_add_output(graph, "y", values[0], NULL));
+    status = deepseek_graph_build(graph, runtime, options, out_model, err);
+    deepseek_graph_free(graph);
+    deepseek_tensor_free(w);
+    deepseek_tensor_free(v);
+    return status;
 }
 
 static void memory_is_known_before_running(const deepseek_runtime *runtime)
@@ -120,10 +179,130 @@ static void memory_is_known_before_running(const deepseek_runtime *runtime)
 
     /* Of two products in a row, the first needs working memory. */
     symbols[0] = "rows";
-    model = make_chain(runtime, 8, 2);
+    OK(make_wide(runtime, -1, NULL, &model, &err));
     OK(deepseek_model_get_memory(model, symbols, one, 1, &a, NULL, &err));
     OK(deepseek_model_get_memory(model, symbols, five, 1, &b, NULL, &err));
-    CHECK(a.arena_bytes >= 8 * 4 && b.arena_bytes >= 5 * 8 * 4 && a.arena_bytes < b.arena_bytes);
+    CHECK(a.arena_bytes >= WIDE * 4 && b.arena_bytes >= 5 * WIDE * 4);
+    CHECK(a.arena_bytes < b.arena_bytes);
+    deepseek_model_free(model);
+}
+
+/* The number that follows `text` in the message of a call that fails with BUDGET_EXCEEDED. */
+static unsigned long long number_after(const char *text, deepseek_status status,
+                                       deepseek_error *err)
+{
+    const char *found = strstr(deepseek_error_message(err), text);
+    unsigned long long number;
+    CHECK(status == DEEPSEEK_STATUS_BUDGET_EXCEEDED && found != NULL);
+    number = strtoull(found + strlen(text), NULL, 10);
+    deepseek_error_free(err);
+    return number;
+}
+
+static deepseek_status run_rows(const deepseek_model *model, int64_t rows, deepseek_error **err)
+{
+    const char *const names[] = {"x"};
+    const int64_t shape[] = {rows, NARROW};
+    deepseek_session *session = make_session(model);
+    deepseek_outputs *outputs = NULL;
+    deepseek_tensor *x = NULL;
+    const deepseek_tensor *one;
+    deepseek_status status;
+    OK(deepseek_tensor_new(DEEPSEEK_DTYPE_F32, shape, 2, NULL, 0, &x, NULL));
+    one = x;
+    status = deepseek_session_run(session, names, &one, 1, NULL, &outputs, err);
+    deepseek_outputs_free(outputs);
+    deepseek_tensor_free(x);
+    deepseek_session_free(session);
+    return status;
+}
+
+static void a_budget_is_met_or_refused(const deepseek_runtime *runtime)
+{
+    const char *const names[] = {"x"}, *const unknown[] = {"z"}, *const symbols[] = {"rows"};
+    const int64_t largest[] = {ROWS, NARROW}, negative[] = {-1, NARROW}, rows[] = {ROWS};
+    const int64_t *shapes[1];
+    const size_t ranks[] = {2}, low[] = {1};
+    deepseek_model_options options;
+    deepseek_model *model = NULL;
+    deepseek_memory whole, cut;
+    deepseek_error *error = NULL;
+    deepseek_status status;
+    unsigned long long least;
+
+    deepseek_model_options_init(&options, sizeof options);
+    options.flags = DEEPSEEK_MODEL_WHOLE;
+    OK(make_wide(runtime, -1, &options, &model, &err));
+    OK(deepseek_model_get_memory(model, symbols, rows, 1, &whole, NULL, &err));
+    deepseek_model_free(model);
+    model = NULL;
+
+    /* One byte less than that, and the layer runs in blocks of rows. */
+    shapes[0] = largest;
+    options.shape_names = names;
+    options.shapes = shapes;
+    options.shape_ranks = ranks;
+    options.shape_count = 1;
+    options.memory_budget_bytes = whole.planned_bytes - 1;
+    OK(make_wide(runtime, -1, &options, &model, &err));
+    OK(deepseek_model_get_memory(model, symbols, rows, 1, &cut, NULL, &err));
+    CHECK(cut.planned_bytes < whole.planned_bytes);
+    OK(run_rows(model, ROWS, &err));
+    FAILS(DEEPSEEK_STATUS_BUDGET_EXCEEDED, "memory_budget_bytes", run_rows(model, 100 * ROWS, &err));
+    deepseek_model_free(model);
+    model = NULL;
+
+    /* What no way of cutting meets is refused with the least that could be met, which can. */
+    options.memory_budget_bytes = 1;
+    status = make_wide(runtime, -1, &options, &model, &error);
+    least = number_after("raise it to ", status, error);
+    error = NULL;
+    CHECK(model == NULL && least > ROWS * NARROW * 4 && least <= cut.planned_bytes);
+    options.memory_budget_bytes = least - 1;
+    status = make_wide(runtime, -1, &options, &model, &error);
+    CHECK(number_after("raise it to ", status, error) == least);
+    error = NULL;
+    options.memory_budget_bytes = least;
+    OK(make_wide(runtime, -1, &options, &model, &err));
+    OK(run_rows(model, ROWS, &err));
+    deepseek_model_free(model);
+    model = NULL;
+
+    /* Bounds of the symbols say as much; with neither, runs are held to the budget. */
+    options.shape_count = 0;
+    options.memory_budget_bytes = least - 1;
+    status = make_wide(runtime, ROWS, &options, &model, &error);
+    CHECK(number_after("raise it to ", status, error) == least);
+    OK(make_wide(runtime, -1, &options, &model, &err));
+    FAILS(DEEPSEEK_STATUS_BUDGET_EXCEEDED, "memory_budget_bytes", run_rows(model, ROWS, &err));
+    OK(run_rows(model, 1, &err));
+    deepseek_model_free(model);
+    model = NULL;
+
+    /* Wrong shapes. */
+    options.shape_count = 1;
+    options.shape_names = unknown;
+    FAILS(DEEPSEEK_STATUS_NOT_FOUND, "'z'", make_wide(runtime, -1, &options, &model, &err));
+    options.shape_names = names;
+    options.shape_ranks = low;
+    FAILS(DEEPSEEK_STATUS_SHAPE_MISMATCH, "f32[rows, 16]",
+          make_wide(runtime, -1, &options, &model, &err));
+    options.shape_ranks = ranks;
+    shapes[0] = negative;
+    FAILS(DEEPSEEK_STATUS_INVALID_ARGUMENT, "options->shapes[0][0] is -1",
+          make_wide(runtime, -1, &options, &model, &err));
+    shapes[0] = NULL;
+    FAILS(DEEPSEEK_STATUS_INVALID_ARGUMENT, "options->shapes[0] is NULL",
+          make_wide(runtime, -1, &options, &model, &err));
+    options.shapes = NULL;
+    FAILS(DEEPSEEK_STATUS_INVALID_ARGUMENT, "options->shapes is NULL",
+          make_wide(runtime, -1, &options, &model, &err));
+    CHECK(model == NULL);
+
+    /* A caller of an earlier version had no shapes; what lies there is not an option. */
+    options.struct_size = offsetof(deepseek_model_options, shape_names);
+    options.memory_budget_bytes = 0;
+    OK(make_wide(runtime, -1, &options, &model, &err));
     deepseek_model_free(model);
 }
 
@@ -220,6 +399,7 @@ int main(void)
     a_graph_is_typed_while_it_is_built(runtime);
     a_model_describes_itself(runtime);
     memory_is_known_before_running(runtime);
+    a_budget_is_met_or_refused(runtime);
     files_that_are_no_models(runtime);
     options_of_other_versions();
     deepseek_runtime_free(runtime);

@@ -161,6 +161,54 @@ static void padded(const deepseek_session *session)
     }
 }
 
+/* A model's own budget holds for ragged runs too, and opening says what it would take. */
+static void within_a_budget(const deepseek_runtime *runtime, const char *path, uint64_t bytes)
+{
+    const size_t counts[] = {1, 1};
+    const int64_t most[] = {1, LONGEST}, *shapes[1];
+    const size_t ranks[] = {2};
+    const int64_t ids[LONGEST] = {5, 6, 7, 8, 9, 10, 11}, types[LONGEST] = {0};
+    const deepseek_tensor *flat[2];
+    deepseek_model_options options;
+    deepseek_model *model = NULL;
+    deepseek_session *session;
+    deepseek_outputs *outputs = NULL;
+    int64_t shape;
+
+    shapes[0] = most;
+    deepseek_model_options_init(&options, sizeof options);
+    options.memory_budget_bytes = 64;
+    options.shape_names = names;
+    options.shapes = shapes;
+    options.shape_ranks = ranks;
+    options.shape_count = 1;
+    FAILS(DEEPSEEK_STATUS_BUDGET_EXCEEDED, "memory_budget_bytes is 64; raise it to ",
+          deepseek_model_open(runtime, path, &options, &model, &err));
+    CHECK(model == NULL);
+
+    options.shape_count = 0;
+    options.memory_budget_bytes = bytes;
+    OK(deepseek_model_open(runtime, path, &options, &model, &err));
+    session = make_session(model);
+    for (shape = 4; shape <= LONGEST; shape += LONGEST - 4) {
+        flat[0] = make_i64(&shape, 1, ids);
+        flat[1] = make_i64(&shape, 1, types);
+        if (shape == 4) {
+            OK(deepseek_session_run_ragged(session, names, counts, 2, flat, NULL, &outputs, &err));
+            deepseek_outputs_free(outputs);
+            outputs = NULL;
+        } else {
+            FAILS(DEEPSEEK_STATUS_BUDGET_EXCEEDED, "memory_budget_bytes",
+                  deepseek_session_run_ragged(session, names, counts, 2, flat, NULL, &outputs,
+                                              &err));
+        }
+        deepseek_tensor_free((deepseek_tensor *)flat[0]);
+        deepseek_tensor_free((deepseek_tensor *)flat[1]);
+    }
+    deepseek_session_free(session);
+    deepseek_model_free(model);
+}
+
 /* y = softmax over the tokens of x [batch, seq, 2], which no packed form has. */
 static deepseek_model *make_mixer(const deepseek_runtime *runtime)
 {
@@ -172,7 +220,7 @@ static deepseek_model *make_mixer(const deepseek_runtime *runtime)
     OK(deepseek_graph_add_input(graph, "x", DEEPSEEK_DTYPE_F32, shape, 3, &x, &err));
     OK(deepseek_graph_add_node(graph, "Softmax", "over_tokens", "axis = 1", &x, 1, &y, 1, &err));
     OK(deepseek_graph_add_output(graph, "y", y, &err));
-    OK(deepseek_graph_build(graph, runtime, &model, &err));
+    OK(deepseek_graph_build(graph, runtime, NULL, &model, &err));
     deepseek_graph_free(graph);
     return model;
 }
@@ -199,6 +247,8 @@ int main(int argc, char **argv)
     CHECK(one.planned_bytes > 0 && one.planned_bytes < all.planned_bytes);
     FAILS(DEEPSEEK_STATUS_INVALID_ARGUMENT, "sequence 1 is empty",
           deepseek_model_get_memory_for_lengths(model, empty, 2, &one, NULL, &err));
+
+    within_a_budget(runtime, path, one.planned_bytes);
 
     mixer = make_mixer(runtime);
     FAILS(DEEPSEEK_STATUS_UNSUPPORTED, "over_tokens", deepseek_model_check_ragged(mixer, &err));

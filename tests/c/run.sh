@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Everything that is promised of the C ABI, held against the artifact: tests/c/run.sh
 #
-# Needs a C and a C++ compiler, nm and readelf; uses Valgrind, CMake and pkg-config where they
+# Needs a C and a C++ compiler, nm, readelf and Python; uses Valgrind, CMake and pkg-config where they
 # are, and says what it left out. DEEPSEEK_C_SOAK: rounds of the leak test (default 1000).
 set -euo pipefail
 cd "$(dirname "$0")/../.."
@@ -39,8 +39,8 @@ readelf -d "$library" | grep "soname: \[libdeepseek.so.${version%%.*}\]" >/dev/n
 step "languages"
 warnings=(-pedantic-errors -Wall -Wextra -Werror)
 flags=("${warnings[@]}" -I "$prefix/include" -I tests/c)
-programs=(tensor model session ragged embedder soak)
-sources=(tests/c/{tensor,model,session,ragged,embedder,soak,panic,two_units}.c examples/c/{run,search}.c)
+programs=(tensor model session background surface ragged embedder soak)
+sources=(tests/c/{tensor,model,session,background,surface,ragged,embedder,soak,panic,two_units}.c examples/c/{run,search}.c)
 for standard in c99 c11 c17 c2x; do
     printf '#include <deepseek/deepseek.h>\n' |
         "$CC" "-std=$standard" "${flags[@]}" -fsyntax-only -x c -
@@ -65,12 +65,14 @@ run() { # PROGRAM [WRAPPER...]
     shift
     case $program in
         *embedder* | *ragged* | *sweep*) arguments=("$encoders") ;;
+        *surface*) arguments=("$work/cases.txt") ;;
         *soak*) arguments=("$encoders/bert-mean" "$rounds") ;;
     esac
-    timeout 600 "$@" "$program" "${arguments[@]}" || fail "$program failed"
+    timeout 1800 "$@" "$program" "${arguments[@]}" || fail "$program failed"
 }
 
 step "tests, as C99 and as C++17"
+python3 tests/surface/flatten.py tests/surface/cases.json >"$work/cases.txt"
 for program in "${programs[@]}"; do
     compile "$work/$program" "$prefix/lib" "$CC" -std=c99 -O1 -g "tests/c/$program.c" tests/c/two_units.c
     compile "$work/$program-cpp" "$prefix/lib" "$CXX" -std=c++17 -O1 -x c++ "tests/c/$program.c"
@@ -87,12 +89,12 @@ run "$work/panic" 2>/dev/null
 
 step "address and undefined-behaviour sanitizers"
 sanitize=(-fsanitize=address,undefined -fno-sanitize-recover=all)
-for program in tensor model session ragged embedder; do
+for program in tensor model session background surface ragged embedder; do
     compile "$work/$program-asan" "$prefix/lib" "$CC" -std=c99 -O1 -g "${sanitize[@]}" "tests/c/$program.c"
 done
 compile "$work/sweep-asan" "$prefix/lib" "$CC" -std=c11 -O1 -g "${sanitize[@]}" "$target/tmp/sweep.c"
 nm "$work/sweep-asan" | grep __asan_init >/dev/null || fail "the sanitizer is not in the program"
-for program in tensor model session ragged embedder sweep; do
+for program in tensor model session background surface ragged embedder sweep; do
     run "$work/$program-asan"
 done
 
@@ -100,8 +102,8 @@ if command -v valgrind >/dev/null; then
     step "valgrind"
     # A fair scheduler: threads run one at a time here, and one that computes would keep others,
     # among them the one that is to cancel it, from ever running.
-    for program in tensor model session ragged embedder sweep; do
-        DEEPSEEK_TEST_SLOW=1 run "$work/$program" valgrind --quiet --fair-sched=yes \
+    for program in tensor model session background surface ragged embedder sweep; do
+        DEEPSEEK_TEST_SCALAR=1 run "$work/$program" valgrind --quiet --fair-sched=yes \
             --error-exitcode=9 --leak-check=full --show-leak-kinds=definite --errors-for-leak-kinds=definite
     done
 else

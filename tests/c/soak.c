@@ -25,6 +25,7 @@ static void one_round(const char *encoder)
     deepseek_tensor *x = make_f32(shape, 2, data), *y = NULL;
     const deepseek_tensor *one = x;
     deepseek_outputs *outputs = NULL;
+    deepseek_profile *profile = NULL;
     deepseek_buffer *trace = NULL;
     deepseek_run *run = NULL;
     deepseek_embedder *embedder = NULL;
@@ -32,7 +33,9 @@ static void one_round(const char *encoder)
     size_t len = 0;
     int32_t done = 0;
 
-    OK(deepseek_session_run_profile(session, names, &one, 1, NULL, &outputs, &trace, &err));
+    OK(deepseek_session_run_profiled(session, names, &one, 1, NULL, &outputs, &profile, &err));
+    OK(deepseek_profile_get_trace(profile, &trace, &err));
+    deepseek_profile_free(profile);
     OK(deepseek_outputs_get_tensor(outputs, 0, &y, &err));
     deepseek_tensor_free(y);
     deepseek_outputs_free(outputs);

@@ -51,25 +51,12 @@
         deepseek_error_free(err);                                                     \
     } while (0)
 
-static inline double now_seconds(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
-}
-
 static inline void sleep_ms(long ms)
 {
     struct timespec t;
     t.tv_sec = ms / 1000;
     t.tv_nsec = ms % 1000 * 1000000;
     nanosleep(&t, NULL);
-}
-
-/* Whether the tests run where everything takes many times longer. */
-static inline int is_slow_machine(void)
-{
-    return getenv("DEEPSEEK_TEST_SLOW") != NULL;
 }
 
 static inline deepseek_runtime *make_runtime(unsigned threads)
@@ -79,7 +66,7 @@ static inline deepseek_runtime *make_runtime(unsigned threads)
     deepseek_runtime_options_init(&options, sizeof options);
     options.threads = threads;
     /* Valgrind 3.19 does not know every instruction that the assembler picks for AVX2. */
-    options.isa = is_slow_machine() ? DEEPSEEK_ISA_SCALAR : DEEPSEEK_ISA_BEST;
+    options.isa = getenv("DEEPSEEK_TEST_SCALAR") != NULL ? DEEPSEEK_ISA_SCALAR : DEEPSEEK_ISA_BEST;
     OK(deepseek_runtime_new(&options, &runtime, &err));
     return runtime;
 }
@@ -116,51 +103,51 @@ static inline deepseek_model *make_affine(const deepseek_runtime *runtime)
     OK(deepseek_graph_add_node(graph, "Add", "sum", NULL, values, 2, &sum, 1, &err));
     OK(deepseek_graph_add_node(graph, "Relu", NULL, "", &sum, 1, &y, 1, &err));
     OK(deepseek_graph_add_output(graph, "y", y, &err));
-    OK(deepseek_graph_build(graph, runtime, &model, &err));
+    OK(deepseek_graph_build(graph, runtime, NULL, &model, &err));
     deepseek_graph_free(graph);
     deepseek_tensor_free(w);
     deepseek_tensor_free(b);
     return model;
 }
 
-/* y[rows, n] = x w w ... w: many products, so that a run lasts and can be cut short. */
-static inline deepseek_model *make_chain(const deepseek_runtime *runtime, int64_t n, int products)
+/* y = -x for rows x [batch, seq, 2], and z: a product, as many times as the scalar `rounds` says.
+   With INT64_MAX rounds a run never ends unless it is cut short, on a fast or a slow machine. */
+static inline deepseek_model *make_looping(const deepseek_runtime *runtime)
 {
-    const char *x_shape[] = {"rows", "n"};
-    char extent[24];
-    int64_t shape[2];
+    static const char *const body =
+        "carried = 1, body = graph \"body\" { input %i: i64[] input %go: bool[] "
+        "input %v: f32[8, 8] %w = MatMul(%v, %v) output \"go\" = %go output \"w\" = %w }";
+    static const int64_t start_shape[] = {8, 8};
+    const char *x_shape[] = {"batch", "seq", "2"};
     deepseek_graph *graph = NULL;
     deepseek_model *model = NULL;
-    deepseek_tensor *w = NULL;
-    deepseek_value values[2];
-    int i;
+    deepseek_tensor *start = NULL;
+    deepseek_value x, y, z, loop[3];
 
-    snprintf(extent, sizeof extent, "%lld", (long long)n);
-    x_shape[1] = extent;
-    shape[0] = shape[1] = n;
-    OK(deepseek_tensor_new(DEEPSEEK_DTYPE_F32, shape, 2, NULL, 0, &w, &err));
-    OK(deepseek_graph_new("chain", &graph, &err));
-    OK(deepseek_graph_add_input(graph, "x", DEEPSEEK_DTYPE_F32, x_shape, 2, &values[0], &err));
-    OK(deepseek_graph_add_constant(graph, "w", w, &values[1], &err));
-    for (i = 0; i < products; i++) {
-        OK(deepseek_graph_add_node(graph, "MatMul", NULL, NULL, values, 2, &values[0], 1, &err));
-    }
-    OK(deepseek_graph_add_output(graph, "y", values[0], &err));
-    OK(deepseek_graph_build(graph, runtime, &model, &err));
+    OK(deepseek_tensor_new(DEEPSEEK_DTYPE_F32, start_shape, 2, NULL, 0, &start, &err));
+    OK(deepseek_graph_new("looping", &graph, &err));
+    OK(deepseek_graph_add_input(graph, "x", DEEPSEEK_DTYPE_F32, x_shape, 3, &x, &err));
+    OK(deepseek_graph_add_input(graph, "rounds", DEEPSEEK_DTYPE_I64, NULL, 0, &loop[0], &err));
+    loop[1] = DEEPSEEK_VALUE_NONE;
+    OK(deepseek_graph_add_constant(graph, "start", start, &loop[2], &err));
+    OK(deepseek_graph_add_node(graph, "Loop", NULL, body, loop, 3, &z, 1, &err));
+    OK(deepseek_graph_add_node(graph, "Neg", NULL, NULL, &x, 1, &y, 1, &err));
+    OK(deepseek_graph_add_output(graph, "y", y, &err));
+    OK(deepseek_graph_add_output(graph, "z", z, &err));
+    OK(deepseek_graph_build(graph, runtime, NULL, &model, &err));
     deepseek_graph_free(graph);
-    deepseek_tensor_free(w);
+    deepseek_tensor_free(start);
     return model;
 }
 
-/* Input of the chain that keeps it busy for seconds. */
-static inline deepseek_tensor *make_long_input(int64_t n)
+/* Inputs "x" and "rounds" of `make_looping`. */
+static inline void make_loop_inputs(int64_t rounds, deepseek_tensor *inputs[2])
 {
-    int64_t shape[2];
-    deepseek_tensor *x = NULL;
-    shape[0] = is_slow_machine() ? 512 : 4096;
-    shape[1] = n;
-    OK(deepseek_tensor_new(DEEPSEEK_DTYPE_F32, shape, 2, NULL, 0, &x, &err));
-    return x;
+    static const int64_t shape[] = {1, 1, 2};
+    static const float data[] = {1, 2};
+    inputs[0] = make_f32(shape, 3, data);
+    inputs[1] = NULL;
+    OK(deepseek_tensor_new(DEEPSEEK_DTYPE_I64, NULL, 0, &rounds, sizeof rounds, &inputs[1], &err));
 }
 
 static inline deepseek_session *make_session(const deepseek_model *model)

@@ -62,8 +62,8 @@ static void begin(int argc, char **argv)
     tensors[0] = fixture.tensor;
     input = make_f32(shape, 2, zeros);
     one = input;
-    OK(deepseek_session_run_with_profile(fixture.session, texts, &one, 1, NULL, &fixture.outputs,
-                                         &fixture.profile, &err));
+    OK(deepseek_session_run_profiled(fixture.session, texts, &one, 1, NULL, &fixture.outputs,
+                                     &fixture.profile, &err));
     OK(deepseek_session_run_async(fixture.session, texts, &one, 1, NULL, NULL, NULL, NULL,
                                   &fixture.run, &err));
     deepseek_tensor_free(input);

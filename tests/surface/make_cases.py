@@ -24,9 +24,10 @@ def tensor(name, a, dtype=None):
 
 
 def case(name, inputs, nodes, outputs=None, error=None, shapes=None, constants=(), bounds=(),
-         feed=None):
+         feed=None, options=None):
     """inputs: {name: array}; nodes: (op, attrs, [inputs], [outputs]); outputs: {name: array};
-    shapes: {input: [extent text]}; feed: what is passed when it differs from the declaration."""
+    shapes: {input: [extent text]}; feed: what is passed when it differs from the declaration;
+    options: those of the model."""
     shapes = shapes or {}
     declared = []
     for key, value in inputs.items():
@@ -38,6 +39,8 @@ def case(name, inputs, nodes, outputs=None, error=None, shapes=None, constants=(
              "nodes": [{"op": op, "name": outs[0], "attrs": attrs, "inputs": ins, "outputs": outs}
                        for op, attrs, ins, outs in nodes]}
     graph["outputs"] = [[k, k] for k in (outputs or {nodes[-1][3][0]: None})]
+    if options:
+        graph["options"] = {"memory_budget_bytes": 0, "whole": False, "shapes": {}, **options}
     feed = inputs if feed is None else feed
     expect = {"error": error} if error else {
         "outputs": [v if isinstance(v, dict) else tensor(k, v) for k, v in outputs.items()]}
@@ -142,6 +145,29 @@ case("inner_extents_differ", {"x": x23, "b": x23}, [("MatMul", "", ["x", "b"], [
      error=err("SHAPE_MISMATCH", "3", "2"))
 case("index_out_of_range", {"x": x23, "i": np.array([5])},
      [("Gather", "axis = 0", ["x", "i"], ["y"])], error=err("INVALID_ARGUMENT", "5", "2"))
+
+# A model's own budget. Neg of [n, 3] holds its result, 12 bytes a row, and nothing else.
+neg = [("Neg", "", ["x"], ["y"])]
+n3 = {"x": ["n", "3"]}
+case("budget_that_just_does", {"x": x23}, neg, {"y": -x23}, shapes=n3,
+     options={"memory_budget_bytes": 24, "shapes": {"x": [2, 3]}})
+case("budget_too_small_for_its_shapes", {"x": x23}, neg, shapes=n3,
+     options={"memory_budget_bytes": 23, "shapes": {"x": [2, 3]}},
+     error=err("BUDGET_EXCEEDED", "24 bytes at least", "memory_budget_bytes is 23",
+               "raise it to 24"))
+case("budget_too_small_for_the_bounds", {"x": x23}, neg, shapes=n3,
+     bounds=[{"symbol": "n", "min": 1, "max": 8}], options={"memory_budget_bytes": 95},
+     error=err("BUDGET_EXCEEDED", "memory_budget_bytes is 95", "raise it to 96"))
+case("budget_too_small_for_a_run", {"x": x23}, neg, shapes=n3,
+     options={"memory_budget_bytes": 23, "shapes": {"x": [1, 3]}},
+     error=err("BUDGET_EXCEEDED", "24 bytes", "23"))
+case("budget_for_an_unknown_input", {"x": x23}, neg, shapes=n3,
+     options={"memory_budget_bytes": 24, "shapes": {"z": [2, 3]}},
+     error=err("NOT_FOUND", "'z'", "'x'"))
+case("budget_for_a_wrong_shape", {"x": x23}, neg, shapes=n3,
+     options={"memory_budget_bytes": 24, "shapes": {"x": [2, 4]}},
+     error=err("SHAPE_MISMATCH", "'x'", "f32[n, 3]", "[2, 4]"))
+case("whole", {"x": x23}, neg, {"y": -x23}, options={"whole": True})
 
 path = pathlib.Path(__file__).with_name("cases.json")
 lines = ",\n".join(json.dumps(c, ensure_ascii=False) for c in CASES)

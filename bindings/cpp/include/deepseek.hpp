@@ -117,22 +117,41 @@ struct MemoryReport {
     std::vector<PlannedValue> largest;
 };
 
+/// How a `Model` is made.
+struct ModelOptions {
+    /// Bytes that a run may take beyond the weights; 0 sets no bound. What is too large is cut
+    /// into blocks of rows until a run of the shapes below fits, or BUDGET_EXCEEDED names the least
+    /// number of bytes that would do. Runs that take more, because of other shapes or because there
+    /// were none to cut for, are refused.
+    std::uint64_t memory_budget_bytes = 0;
+    /// The largest shapes that the budget must hold for, by input. Inputs whose shapes say nothing
+    /// new may be left out; if all are, the upper bounds of the model's symbols count.
+    std::map<std::string, Shape> shapes = {};
+    /// Run nothing in blocks of rows, unless the budget asks for it.
+    bool whole = false;
+};
+
 /// A graph compiled for a runtime, with its weights. Immutable.
 class Model {
 public:
-    /// Opens an `.onnx` file, or a directory with a Hugging Face `config.json` and safetensors
-    /// weights. Throws IO, INVALID_FILE, INVALID_GRAPH, or UNSUPPORTED naming the format,
-    /// operator or field.
-    static Model open(const Runtime &runtime, std::string_view path) {
+    /// Opens an `.onnx` file, a `.deepseek` file, or a directory with a Hugging Face `config.json`
+    /// and safetensors weights. Throws IO, INVALID_FILE, INVALID_GRAPH, or UNSUPPORTED naming the format,
+    /// operator or field; BUDGET_EXCEEDED naming the least budget that would do; NOT_FOUND,
+    /// SHAPE_MISMATCH for a shape of the options that fits no input.
+    static Model open(const Runtime &runtime, std::string_view path,
+                      const ModelOptions &options = {}) {
+        const auto how = raw(options);
         return Model(detail::own(detail::call([&](bridge::Status &s) {
-            return bridge::model_open(runtime.raw(), detail::text(path, "path"), s);
+            return bridge::model_open(runtime.raw(), detail::text(path, "path"), *how, s);
         })));
     }
 
     /// Loads an ONNX model from `size` bytes. External data is refused: it has no directory.
-    static Model from_bytes(const Runtime &runtime, const void *data, std::size_t size) {
+    static Model from_bytes(const Runtime &runtime, const void *data, std::size_t size,
+                            const ModelOptions &options = {}) {
+        const auto how = raw(options);
         return Model(detail::own(detail::call([&](bridge::Status &s) {
-            return bridge::model_from_onnx(runtime.raw(), detail::bytes(data, size), s);
+            return bridge::model_from_onnx(runtime.raw(), detail::bytes(data, size), *how, s);
         })));
     }
 
@@ -145,6 +164,13 @@ public:
     std::string memory_formula() const {
         return detail::to_string(
             detail::call([&](bridge::Status &s) { return raw().memory_formula(s); }));
+    }
+
+    /// Writes the model to a `.deepseek` file: the prepared graph, the weights, and what came with
+    /// them, such as the files of a tokenizer. What is at `path` is replaced when all is written.
+    /// Throws IO naming the path, INVALID_ARGUMENT if its name does not end in `.deepseek`.
+    void save(std::string_view path) const {
+        detail::call([&](bridge::Status &s) { raw().save(detail::text(path, "path"), s); });
     }
 
     /// What the model consists of, as JSON.
@@ -198,6 +224,14 @@ private:
     friend class GraphBuilder;
     explicit Model(std::shared_ptr<const bridge::Model> handle) : handle_(std::move(handle)) {}
     const bridge::Model &raw() const { return detail::get(handle_, "model"); }
+
+    static rust::Box<bridge::ModelOptions> raw(const ModelOptions &options) {
+        auto out = bridge::model_options_new(options.memory_budget_bytes, options.whole);
+        for (const auto &[name, shape] : options.shapes) {
+            out->add_shape(detail::text(name, "input"), {shape.data(), shape.size()});
+        }
+        return out;
+    }
 
     static std::vector<TensorInfo> infos(const rust::Vec<bridge::TensorInfo> &from) {
         std::vector<TensorInfo> out;
@@ -363,34 +397,23 @@ public:
     /// each other, naming both inputs, or that the model does not take, and INVALID_ARGUMENT for
     /// no or an empty sequence and for a mask that hides something.
     TensorLists run_ragged(const TensorLists &inputs, const RunOptions &options = {}) const {
-        auto given = bridge::lists_new();
-        for (const auto &[name, tensors] : inputs) {
-            given->add_list(detail::text(name, "input name"));
-            for (const Tensor &tensor : tensors) {
-                given->add(tensor.raw());
-            }
-        }
-        const auto lists = detail::own(detail::call([&](bridge::Status &s) {
-            return raw().run_ragged(std::move(given), detail::nanoseconds(options.timeout),
+        return take(detail::call([&](bridge::Status &s) {
+            return raw().run_ragged(given(inputs), detail::nanoseconds(options.timeout),
                                     options.cancel.raw(), s);
         }));
-        TensorLists out;
-        for (std::size_t i = 0; i < lists->len(); i++) {
-            std::vector<Tensor> &tensors = out[detail::to_string(lists->name(i))];
-            for (std::size_t k = 0; k < lists->count(i); k++) {
-                tensors.push_back(Tensor(detail::own(detail::call(
-                    [&](bridge::Status &s) { return lists->tensor(i, k, s); }))));
-            }
-        }
-        return out;
     }
 
-    /// As `run_ragged`, on a thread of its own. The future waits for it when it is destroyed.
-    std::future<TensorLists> run_ragged_async(TensorLists inputs, RunOptions options = {}) const {
-        return std::async(std::launch::async, [self = *this, inputs = std::move(inputs),
-                                               options = std::move(options)] {
-            return self.run_ragged(inputs, options);
+    /// Starts a ragged run in the background. The future holds what `run_ragged` would return or
+    /// throw; it may be dropped, which does not cancel the run.
+    std::future<TensorLists> run_ragged_async(const TensorLists &inputs,
+                                              const RunOptions &options = {}) const {
+        auto promise = std::make_unique<Promise<bridge::ListsListener, bridge::Lists, TensorLists>>();
+        std::future<TensorLists> future = promise->promise.get_future();
+        detail::call([&](bridge::Status &s) {
+            raw().run_ragged_async(given(inputs), detail::nanoseconds(options.timeout),
+                                   options.cancel.raw(), std::move(promise), s);
         });
+        return future;
     }
 
     /// Outputs, and what ran, when and over how many bytes.
@@ -419,7 +442,7 @@ public:
     /// Starts a run in the background. The future holds what `run` would return or throw; it
     /// may be dropped, which does not cancel the run.
     std::future<Outputs> run_async(const Inputs &inputs, const RunOptions &options = {}) const {
-        auto promise = std::make_unique<Promise>();
+        auto promise = std::make_unique<Promise<bridge::Listener, bridge::Outputs, Outputs>>();
         std::future<Outputs> future = promise->promise.get_future();
         detail::call([&](bridge::Status &s) {
             raw().run_async(inputs.raw(), detail::nanoseconds(options.timeout),
@@ -448,14 +471,14 @@ public:
     std::uint64_t observed_bytes() const { return raw().observed_bytes(); }
 
 private:
-    struct Promise final : bridge::Listener {
-        std::promise<Outputs> promise;
-        void done(bridge::Outputs *outputs, const bridge::Status &status) noexcept override {
+    template <class Listener, class Raw, class Result> struct Promise final : Listener {
+        std::promise<Result> promise;
+        void done(Raw *result, const bridge::Status &status) noexcept override {
             try {
-                if (outputs == nullptr) {
+                if (result == nullptr) {
                     throw detail::error(status);
                 }
-                promise.set_value(take(outputs));
+                promise.set_value(take(result));
             } catch (...) {
                 promise.set_exception(std::current_exception());
             }
@@ -465,6 +488,30 @@ private:
     static Outputs take(bridge::Outputs *raw) {
         const auto outputs = rust::Box<bridge::Outputs>::from_raw(raw);
         return Outputs(*outputs);
+    }
+
+    static TensorLists take(bridge::Lists *raw) {
+        const auto lists = rust::Box<bridge::Lists>::from_raw(raw);
+        TensorLists out;
+        for (std::size_t i = 0; i < lists->len(); i++) {
+            std::vector<Tensor> &tensors = out[detail::to_string(lists->name(i))];
+            for (std::size_t k = 0; k < lists->count(i); k++) {
+                tensors.push_back(Tensor(detail::own(
+                    detail::call([&](bridge::Status &s) { return lists->tensor(i, k, s); }))));
+            }
+        }
+        return out;
+    }
+
+    static rust::Box<bridge::Lists> given(const TensorLists &inputs) {
+        auto out = bridge::lists_new();
+        for (const auto &[name, tensors] : inputs) {
+            out->add_list(detail::text(name, "input name"));
+            for (const Tensor &tensor : tensors) {
+                out->add(tensor.raw());
+            }
+        }
+        return out;
     }
 
     const bridge::Session &raw() const { return detail::get(handle_, "session"); }
@@ -564,10 +611,11 @@ public:
     }
 
     /// Compiles the graph for a runtime. The builder may go on and build again. Throws
-    /// INVALID_GRAPH if there is no output.
-    Model build(const Runtime &runtime) const {
-        return Model(detail::own(
-            detail::call([&](bridge::Status &s) { return raw().build(runtime.raw(), s); })));
+    /// INVALID_GRAPH if there is no output, and for its options as `Model::open`.
+    Model build(const Runtime &runtime, const ModelOptions &options = {}) const {
+        const auto how = Model::raw(options);
+        return Model(detail::own(detail::call(
+            [&](bridge::Status &s) { return raw().build(runtime.raw(), *how, s); })));
     }
 
 private:

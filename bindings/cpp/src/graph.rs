@@ -1,7 +1,7 @@
 //! Models recorded operation by operation.
 
 use crate::ffi::Status;
-use crate::model::{Model, Runtime};
+use crate::model::{Model, ModelOptions, Runtime};
 use crate::status::{caught, give, guard};
 use crate::tensor::Tensor;
 use deepseek::{Code, DType, Error, Result};
@@ -110,8 +110,13 @@ impl GraphBuilder {
         guard(status, String::new(), || Ok(self.usable()?.ty(value.0)?.to_string()))
     }
 
-    pub(crate) fn build(&self, runtime: &Runtime, status: &mut Status) -> *mut Model {
-        give(status, || Ok(Model(self.usable()?.build(&runtime.0)?)))
+    pub(crate) fn build(
+        &self,
+        runtime: &Runtime,
+        options: &ModelOptions,
+        status: &mut Status,
+    ) -> *mut Model {
+        give(status, || Ok(Model(self.usable()?.build_with(&runtime.0, &options.0)?)))
     }
 
     fn usable(&self) -> Result<&deepseek::GraphBuilder> {

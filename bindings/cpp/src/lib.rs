@@ -20,7 +20,8 @@ use deepseek::heap_bytes;
 use embedder::{Embedder, embedder_open};
 use graph::{GraphBuilder, ValueRef, ValueRefs, graph_new, refs_new};
 use model::{
-    Extents, Model, Runtime, extents_new, model_from_onnx, model_open, runtime_new, version,
+    Extents, Model, ModelOptions, Runtime, extents_new, model_from_onnx, model_open,
+    model_options_new, runtime_new, version,
 };
 use session::{
     Cancel, Inputs, Lists, Outputs, Session, cancel_new, inputs_new, lists_new, session_new,
@@ -80,6 +81,8 @@ mod ffi {
         type Keep;
         type Listener;
         unsafe fn done(self: Pin<&mut Listener>, outputs: *mut Outputs, status: &Status);
+        type ListsListener;
+        unsafe fn done(self: Pin<&mut ListsListener>, lists: *mut Lists, status: &Status);
     }
 
     extern "Rust" {
@@ -139,12 +142,27 @@ mod ffi {
         fn extents_new() -> Box<Extents>;
         fn add(self: &mut Extents, name: &str, values: &[usize]);
 
+        type ModelOptions;
+        fn model_options_new(memory_budget_bytes: u64, whole: bool) -> Box<ModelOptions>;
+        fn add_shape(self: &mut ModelOptions, name: &str, shape: &[usize]);
+
         type Model;
-        fn model_open(runtime: &Runtime, path: &str, status: &mut Status) -> *mut Model;
-        fn model_from_onnx(runtime: &Runtime, bytes: &[u8], status: &mut Status) -> *mut Model;
+        fn model_open(
+            runtime: &Runtime,
+            path: &str,
+            options: &ModelOptions,
+            status: &mut Status,
+        ) -> *mut Model;
+        fn model_from_onnx(
+            runtime: &Runtime,
+            bytes: &[u8],
+            options: &ModelOptions,
+            status: &mut Status,
+        ) -> *mut Model;
         fn inputs(self: &Model) -> Vec<TensorInfo>;
         fn outputs(self: &Model) -> Vec<TensorInfo>;
         fn memory_formula(self: &Model, status: &mut Status) -> String;
+        fn save(self: &Model, path: &str, status: &mut Status);
         fn summary_json(self: &Model, status: &mut Status) -> String;
         fn plan_memory(self: &Model, symbols: &Extents, status: &mut Status) -> MemoryReport;
         fn plan_memory_for_shapes(
@@ -217,6 +235,14 @@ mod ffi {
             listener: UniquePtr<Listener>,
             status: &mut Status,
         );
+        fn run_ragged_async(
+            self: &Session,
+            inputs: Box<Lists>,
+            timeout_ns: i64,
+            cancel: &Cancel,
+            listener: UniquePtr<ListsListener>,
+            status: &mut Status,
+        );
         fn cancel(self: &Session);
         fn close(self: &Session, status: &mut Status);
         fn trim(self: &Session, status: &mut Status);
@@ -263,7 +289,12 @@ mod ffi {
         ) -> *mut ValueRefs;
         fn output(self: &mut GraphBuilder, name: &str, value: &ValueRef, status: &mut Status);
         fn type_text(self: &GraphBuilder, value: &ValueRef, status: &mut Status) -> String;
-        fn build(self: &GraphBuilder, runtime: &Runtime, status: &mut Status) -> *mut Model;
+        fn build(
+            self: &GraphBuilder,
+            runtime: &Runtime,
+            options: &ModelOptions,
+            status: &mut Status,
+        ) -> *mut Model;
 
         type Embedder;
         fn embedder_open(runtime: &Runtime, directory: &str, status: &mut Status) -> *mut Embedder;

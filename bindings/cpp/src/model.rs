@@ -57,12 +57,41 @@ impl Runtime {
     }
 }
 
-pub(crate) fn model_open(runtime: &Runtime, path: &str, status: &mut Status) -> *mut Model {
-    give(status, || Ok(Model(deepseek::Model::open(path, &runtime.0)?)))
+/// How a model is opened.
+pub(crate) struct ModelOptions(pub(crate) deepseek::ModelOptions);
+
+pub(crate) fn model_options_new(memory_budget_bytes: u64, whole: bool) -> Box<ModelOptions> {
+    Box::new(ModelOptions(deepseek::ModelOptions {
+        memory_budget_bytes,
+        whole,
+        shapes: Vec::new(),
+    }))
 }
 
-pub(crate) fn model_from_onnx(runtime: &Runtime, bytes: &[u8], status: &mut Status) -> *mut Model {
-    give(status, || Ok(Model(deepseek::Model::from_onnx_bytes(bytes, &runtime.0)?)))
+impl ModelOptions {
+    pub(crate) fn add_shape(&mut self, name: &str, shape: &[usize]) {
+        self.0.shapes.push((name.to_owned(), shape.to_vec()));
+    }
+}
+
+pub(crate) fn model_open(
+    runtime: &Runtime,
+    path: &str,
+    options: &ModelOptions,
+    status: &mut Status,
+) -> *mut Model {
+    give(status, || Ok(Model(deepseek::Model::open_with(path, &runtime.0, &options.0)?)))
+}
+
+pub(crate) fn model_from_onnx(
+    runtime: &Runtime,
+    bytes: &[u8],
+    options: &ModelOptions,
+    status: &mut Status,
+) -> *mut Model {
+    give(status, || {
+        Ok(Model(deepseek::Model::from_onnx_bytes_with(bytes, &runtime.0, &options.0)?))
+    })
 }
 
 impl Model {
@@ -76,6 +105,10 @@ impl Model {
 
     pub(crate) fn memory_formula(&self, status: &mut Status) -> String {
         guard(status, String::new(), || Ok(self.0.memory_formula().to_string()))
+    }
+
+    pub(crate) fn save(&self, path: &str, status: &mut Status) {
+        guard(status, (), || self.0.save(path));
     }
 
     pub(crate) fn summary_json(&self, status: &mut Status) -> String {

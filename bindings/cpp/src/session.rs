@@ -1,6 +1,6 @@
 //! Runs.
 
-use crate::ffi::{Listener, ProfileTexts, Status};
+use crate::ffi::{Listener, ListsListener, ProfileTexts, Status};
 use crate::model::Model;
 use crate::status::{give, guard, report, success};
 use crate::tensor::{Tensor, Value};
@@ -120,6 +120,26 @@ impl Hears {
     }
 }
 
+/// As [`Hears`], for a ragged run.
+struct HearsLists(UniquePtr<ListsListener>);
+
+// SAFETY: the listener is moved to one thread and used only there, which `ListsListener` allows.
+unsafe impl Send for HearsLists {}
+
+impl HearsLists {
+    fn tell(mut self, result: &Result<deepseek::Lists>) {
+        let Some(listener) = self.0.as_mut() else { return };
+        match result {
+            // SAFETY: the listener takes the box over.
+            Ok(lists) => unsafe {
+                listener.done(Box::into_raw(Box::new(Lists(lists.clone()))), &success());
+            },
+            // SAFETY: null says that there are no lists.
+            Err(e) => unsafe { listener.done(std::ptr::null_mut(), &report(e)) },
+        }
+    }
+}
+
 impl Session {
     pub(crate) fn run(
         &self,
@@ -179,6 +199,21 @@ impl Session {
         guard(status, (), || {
             let options = cancel.options(timeout_ns, ragged);
             self.0.run_async(inputs.0, &options, move |result| hears.tell(result)).map(drop)
+        });
+    }
+
+    pub(crate) fn run_ragged_async(
+        &self,
+        inputs: Box<Lists>,
+        timeout_ns: i64,
+        cancel: &Cancel,
+        listener: UniquePtr<ListsListener>,
+        status: &mut Status,
+    ) {
+        let hears = HearsLists(listener);
+        guard(status, (), || {
+            let options = cancel.options(timeout_ns, false);
+            self.0.run_ragged_async(inputs.0, &options, move |result| hears.tell(result)).map(drop)
         });
     }
 

@@ -1,4 +1,4 @@
-// Plays tests/surface/cases.json (flattened by flatten.py): the same calls, bits and errors
+// Plays tests/surface/cases.json (flattened by flatten.py beside it): the same calls, bits and errors
 // as every other language.  surface CASES
 #include "check.hpp"
 
@@ -30,12 +30,17 @@ std::string from_hex(const std::string &text) {
     return bytes;
 }
 
-// Fields: keyword, name, dtype, shape, data.
-ds::Tensor tensor_of(const std::vector<std::string> &fields) {
+ds::Shape shape_of(const std::string &extents) {
     ds::Shape shape;
-    for (const std::string &extent : split(fields[3], ';')) {
+    for (const std::string &extent : split(extents, ';')) {
         shape.push_back(std::stoull(extent));
     }
+    return shape;
+}
+
+// Fields: keyword, name, dtype, shape, data.
+ds::Tensor tensor_of(const std::vector<std::string> &fields) {
+    const ds::Shape shape = shape_of(fields[3]);
     const ds::DType dtype = ds::parse_dtype(fields[2]);
     if (dtype == ds::DType::String) {
         std::vector<std::string> strings;
@@ -65,6 +70,7 @@ ds::Outputs play(const ds::Runtime &runtime, const std::vector<Line> &lines) {
     ds::GraphBuilder graph;
     std::map<std::string, ds::GraphValue> values;
     ds::Inputs inputs;
+    ds::ModelOptions options;
     for (const Line &f : lines) {
         if (f[0] == "graph_input") {
             values[f[1]] = graph.input(f[1], ds::parse_dtype(f[2]), split(f[3], ';'));
@@ -85,11 +91,16 @@ ds::Outputs play(const ds::Runtime &runtime, const std::vector<Line> &lines) {
             }
         } else if (f[0] == "graph_output") {
             graph.output(f[1], values.at(f[2]));
+        } else if (f[0] == "options_shape") {
+            options.shapes[f[1]] = shape_of(f[2]);
+        } else if (f[0] == "options") {
+            options.memory_budget_bytes = std::stoull(f[1]);
+            options.whole = f[2] == "1";
         } else if (f[0] == "input") {
             inputs.add(f[1], tensor_of(f));
         }
     }
-    return ds::Session(graph.build(runtime)).run(inputs);
+    return ds::Session(graph.build(runtime, options)).run(inputs);
 }
 
 void check_case(const ds::Runtime &runtime, const std::string &name,

@@ -5,8 +5,10 @@
 #include <array>
 #include <atomic>
 #include <cmath>
+#include <cstdio>
 #include <cstring>
 #include <fstream>
+#include <limits>
 #include <map>
 #include <set>
 #include <thread>
@@ -35,9 +37,39 @@ ds::Model products(const ds::Runtime &runtime, int count) {
     return graph.build(runtime);
 }
 
-// Long enough to be stopped in the middle.
-ds::Model slow(const ds::Runtime &runtime) { return products(runtime, 400); }
-ds::Tensor slow_input() { return ds::Tensor::zeros(ds::DType::F32, {768, 768}); }
+// y = -x for rows x [batch, seq, 2], and z: a product, as many times as the scalar `rounds` says.
+ds::Model looping(const ds::Runtime &runtime) {
+    ds::GraphBuilder graph("looping");
+    const auto x = graph.input("x", ds::DType::F32, {"batch", "seq", "2"});
+    const auto rounds = graph.input("rounds", ds::DType::I64, {});
+    const auto start = graph.constant("start", ds::Tensor::zeros(ds::DType::F32, {8, 8}));
+    graph.output("z", graph.node("Loop", {rounds, {}, start},
+                                 "carried = 1, body = graph \"body\" { input %i: i64[] "
+                                 "input %go: bool[] input %v: f32[8, 8] %w = MatMul(%v, %v) "
+                                 "output \"go\" = %go output \"w\" = %w }"));
+    graph.output("y", graph.node("Neg", {x}));
+    return graph.build(runtime);
+}
+
+// Rounds of a run that never ends unless it is cut short, on a fast or a slow machine.
+constexpr std::int64_t endless = std::numeric_limits<std::int64_t>::max();
+
+ds::Inputs loop_inputs(std::int64_t rounds) {
+    return {{"x", ds::Tensor::of<float>({1, 1, 2}, {1, 2})},
+            {"rounds", ds::Tensor::of<std::int64_t>({}, {rounds})}};
+}
+
+ds::TensorLists loop_lists(std::int64_t rounds) {
+    return {{"x", {ds::Tensor::of<float>({2, 2}, {1, 2, 3, 4}), ds::Tensor::of<float>({1, 2}, {5, 6})}},
+            {"rounds", {ds::Tensor::of<std::int64_t>({}, {rounds})}}};
+}
+
+// Returns when a run has its working memory.
+void wait_for_run(const ds::Runtime &runtime) {
+    while (runtime.reserved_bytes() == 0) {
+        std::this_thread::sleep_for(1ms);
+    }
+}
 
 void test_names_and_numbers() {
     // The enums are those of the library, whole: names and numbers as its C header has them.
@@ -194,6 +226,15 @@ void test_models(const ds::Runtime &runtime) {
     CHECK_THROWS(model.plan_memory_for_shapes({{"z", {4}}}), NotFound, "'z'", "'x'");
     CHECK_THROWS(model.plan_memory_for_shapes({{"x", {4}}}), ShapeMismatch, "'x'");
 
+    // A saved model is the model.
+    const std::string file = "saved.deepseek";
+    model.save(file);
+    const auto saved = ds::Model::open(runtime, file);
+    CHECK_EQ(saved.summary_json(), model.summary_json());
+    CHECK_EQ(std::remove(file.c_str()), 0);
+    CHECK_THROWS(model.save("model.onnx"), InvalidArgument, ".deepseek");
+    CHECK_THROWS(model.save("/no/such/place/x.deepseek"), Io, "/no/such/place/x.deepseek");
+
     CHECK_THROWS(ds::Model::open(runtime, "/no/such/model.onnx"), Io, "/no/such/model.onnx");
     CHECK_THROWS(ds::Model::open(runtime, "\xff"), InvalidArgument, "path", "UTF-8");
     CHECK_THROWS(ds::Model::from_bytes(runtime, "not a model", 11), InvalidFile);
@@ -271,40 +312,114 @@ void test_runs(const ds::Runtime &runtime) {
     CHECK_THROWS(moved.run({{"x", x}}), InvalidState, "session");
 }
 
-void test_stopping(const ds::Runtime &runtime) {
-    const auto model = slow(runtime);
-    const auto x = slow_input();
+void test_stopping() {
+    const ds::Runtime runtime;
+    const auto model = looping(runtime);
+    const auto inputs = loop_inputs(endless);
+    const auto lists = loop_lists(endless);
     const ds::Session session(model);
+    CHECK_EQ(session.run(loop_inputs(2)).tensor("y").to_vector<float>().front(), -1.0f);
+    session.trim();
 
     ds::RunOptions options;
     options.timeout = 5ms;
-    CHECK_THROWS(session.run({{"x", x}}, options), Timeout);
+    CHECK_THROWS(session.run(inputs, options), Timeout);
+    CHECK_THROWS(session.run_ragged(lists, options), Timeout);
+    CHECK_THROWS(session.run_async(inputs, options).get(), Timeout);
+    CHECK_THROWS(session.run_ragged_async(lists, options).get(), Timeout);
     options.timeout = -1s;
-    CHECK_THROWS(session.run({{"x", x}}, options), Timeout);
+    CHECK_THROWS(session.run(inputs, options), Timeout);
 
     options = {};
     options.cancel.cancel();
     CHECK(options.cancel.is_cancelled());
-    CHECK_THROWS(session.run({{"x", x}}, options), Cancelled);
+    CHECK_THROWS(session.run(inputs, options), Cancelled);
 
+    // A flag, and the session: also right after the start, whether or not a run has got anywhere.
     options = {};
-    auto run = session.run_async({{"x", x}}, options);
-    std::this_thread::sleep_for(20ms);
+    auto plain = session.run_async(inputs, options);
+    auto ragged = session.run_ragged_async(lists, options);
+    CHECK(plain.wait_for(1ms) == std::future_status::timeout);
+    CHECK(ragged.wait_for(1ms) == std::future_status::timeout);
     options.cancel.cancel();
-    CHECK_THROWS(run.get(), Cancelled);
-
-    auto second = session.run_async({{"x", x}});
-    std::this_thread::sleep_for(20ms);
+    CHECK_THROWS(plain.get(), Cancelled);
+    CHECK_THROWS(ragged.get(), Cancelled);
+    plain = session.run_async(inputs);
+    ragged = session.run_ragged_async(lists);
     session.cancel();
-    CHECK_THROWS(second.get(), Cancelled);
+    CHECK_THROWS(plain.get(), Cancelled);
+    CHECK_THROWS(ragged.get(), Cancelled);
 
     // Close from another thread while a run is under way.
+    const ds::Session closing(model);
+    session.trim();
     std::thread closer([&] {
-        std::this_thread::sleep_for(20ms);
-        session.close();
+        wait_for_run(runtime);
+        closing.close();
     });
-    CHECK_THROWS(session.run({{"x", x}}), Cancelled);
+    CHECK_THROWS(closing.run(inputs), Cancelled);
     closer.join();
+    CHECK_THROWS(closing.run_ragged(lists), InvalidState, "closed");
+    CHECK_THROWS(closing.run_ragged_async(lists), InvalidState, "closed");
+
+    // A future that is dropped waits for nothing, and its run goes on until it is stopped.
+    session.run_async(inputs);
+    session.run_ragged_async(lists);
+    session.cancel();
+}
+
+void test_budgets(const ds::Runtime &runtime, const std::string &repository) {
+    // Wide between: what a budget cuts into blocks of rows.
+    const auto wide = [&](const ds::ModelOptions &options) {
+        ds::GraphBuilder graph("wide");
+        auto y = graph.input("x", ds::DType::F32, {"rows", "16"});
+        const auto w = graph.constant("w", ds::Tensor::zeros(ds::DType::F32, {16, 1024}));
+        const auto v = graph.constant("v", ds::Tensor::zeros(ds::DType::F32, {1024, 16}));
+        y = graph.node("MatMul", {graph.node("Relu", {graph.node("MatMul", {y, w})}), v});
+        graph.output("y", y);
+        return graph.build(runtime, options);
+    };
+    const auto planned = [](const ds::Model &model) {
+        return model.plan_memory({{"rows", 300}}).planned_bytes;
+    };
+    const auto run = [](const ds::Model &model, std::size_t rows) {
+        return ds::Session(model).run({{"x", ds::Tensor::zeros(ds::DType::F32, {rows, 16})}});
+    };
+    ds::ModelOptions options;
+    options.whole = true;
+    const auto whole = planned(wide(options));
+    options.shapes = {{"x", {300, 16}}};
+    options.memory_budget_bytes = whole - 1;
+    const auto cut = wide(options);
+    CHECK(planned(cut) < whole);
+    CHECK_EQ(run(cut, 300).size(), 1u);
+    CHECK_THROWS(run(cut, 30000), BudgetExceeded, "memory_budget_bytes");
+
+    // The least that can be met is named, and can be met.
+    options.memory_budget_bytes = 1;
+    std::uint64_t least = 0;
+    try {
+        wide(options);
+    } catch (const ds::Error &e) {
+        const std::string text = "raise it to ";
+        least = std::stoull(e.message().substr(e.message().find(text) + text.size()));
+    }
+    CHECK(least > 300 * 16 * 4 && least <= planned(cut));
+    options.memory_budget_bytes = least - 1;
+    CHECK_THROWS(wide(options), BudgetExceeded, "raise it to " + std::to_string(least));
+    options.memory_budget_bytes = least;
+    CHECK_EQ(planned(wide(options)), least);
+
+    options.shapes = {{"q", {300, 16}}};
+    CHECK_THROWS(wide(options), NotFound, "'q'", "'x'");
+    options.shapes = {{"x", {16}}};
+    CHECK_THROWS(wide(options), ShapeMismatch, "f32[rows, 16]", "[16]");
+    options.shapes = {{"input_ids", {1, 7}}};
+    options.memory_budget_bytes = 64;
+    const auto encoder = repository + "/tests/golden/hf/bert-mean";
+    CHECK_THROWS(ds::Model::open(runtime, encoder, options), BudgetExceeded,
+                 "memory_budget_bytes is 64");
+    CHECK_THROWS(ds::Model::from_bytes(runtime, "?", 1, options), InvalidFile);
 }
 
 void test_threads(const ds::Runtime &runtime) {
@@ -574,7 +689,8 @@ int main(int, char **argv) {
     test_tensors();
     test_models(runtime);
     test_runs(runtime);
-    test_stopping(runtime);
+    test_stopping();
+    test_budgets(runtime, argv[1]);
     test_threads(runtime);
     test_graphs(runtime);
     test_ragged(runtime, argv[1]);

@@ -57,7 +57,8 @@ pub fn begin_embedding<'l>(
 ) -> jlong {
     native(env, |env| {
         let embedder = handle::get::<Embedder>(handle)?;
-        let (texts, options) = (Texts::read(env, &texts)?, run::options(token, timeout)?);
+        let (texts, cancel) = (Texts::read(env, &texts)?, run::cancel(token, timeout)?);
+        let options = RunOptions { cancel: Some(cancel), ..Default::default() };
         Ok(handle::give(Arc::new(Embedding { embedder, texts, options })))
     })
 }

@@ -3,8 +3,8 @@
 //! A value is known to Java by its builder and an index.
 
 use crate::error::{Failure, native};
-use crate::handle;
 use crate::wire::{self, Texts};
+use crate::{handle, model};
 use deepseek::{Code, DType, Error, GraphBuilder, Runtime, Tensor, ValueRef};
 use jni::objects::{JByteArray, JClass, JIntArray, JLongArray, JObject};
 use jni::sys::{jint, jlong};
@@ -209,11 +209,16 @@ pub fn build_model<'l>(
     _this: JObject<'l>,
     handle: jlong,
     runtime: jlong,
+    memory_budget_bytes: jlong,
+    whole: jni::sys::jboolean,
+    names: JByteArray<'l>,
+    shapes: JLongArray<'l>,
 ) -> jlong {
-    native(env, |_| {
+    native(env, |env| {
+        let options = model::options(env, memory_budget_bytes, whole, &names, &shapes)?;
         let runtime = handle::get::<Runtime>(runtime)?;
         let graph = handle::get::<Arc<Mutex<Graph>>>(handle)?;
-        let model = enter(&graph)?.0.builder.build(&runtime)?;
+        let model = enter(&graph)?.0.builder.build_with(&runtime, &options)?;
         Ok(handle::give(model))
     })
 }

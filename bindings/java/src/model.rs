@@ -3,10 +3,43 @@
 use crate::error::{Failure, native};
 use crate::handle;
 use crate::wire::{self, Texts, TextsWriter};
-use deepseek::{Code, Dim, Error, MemoryReport, Model, Runtime, TensorSpec, Type};
+use deepseek::{Code, Dim, Error, MemoryReport, Model, ModelOptions, Runtime, TensorSpec, Type};
 use jni::objects::{JByteArray, JClass, JLongArray, JObject};
-use jni::sys::jlong;
+use jni::sys::{jboolean, jlong};
 use jni::{Env, EnvUnowned, jni_mangle};
+
+/// Options of a model; `names` and `shapes` as in [`plan_shapes`].
+pub(crate) fn options(
+    env: &Env,
+    memory_budget_bytes: jlong,
+    whole: jboolean,
+    names: &JByteArray,
+    shapes: &JLongArray,
+) -> Result<ModelOptions, Failure> {
+    let memory_budget_bytes = u64::try_from(memory_budget_bytes).map_err(|_| {
+        let message = format!("memoryBudgetBytes is {memory_budget_bytes}; take 0 to set no bound");
+        Error::new(Code::InvalidArgument, message)
+    })?;
+    Ok(ModelOptions { memory_budget_bytes, whole, shapes: named_shapes(env, names, shapes)? })
+}
+
+/// Shapes by name: `packed` holds for each name a rank, then as many extents.
+fn named_shapes(
+    env: &Env,
+    names: &JByteArray,
+    packed: &JLongArray,
+) -> Result<Vec<(String, Vec<usize>)>, Failure> {
+    let (names, packed) = (Texts::read(env, names)?, wire::longs(env, packed)?);
+    let mut rest = &packed[..];
+    let mut shapes = Vec::new();
+    for name in names.decode()? {
+        let Some((&rank, tail)) = rest.split_first() else { break };
+        let (shape, tail) = tail.split_at((rank as usize).min(tail.len()));
+        shapes.push((name.to_owned(), wire::extents(shape)?));
+        rest = tail;
+    }
+    Ok(shapes)
+}
 
 /// Opens a file or directory.
 #[jni_mangle("ai.deepseek.Model", "openPath")]
@@ -15,10 +48,16 @@ pub fn open_model<'l>(
     _class: JClass<'l>,
     path: JByteArray<'l>,
     runtime: jlong,
+    memory_budget_bytes: jlong,
+    whole: jboolean,
+    names: JByteArray<'l>,
+    shapes: JLongArray<'l>,
 ) -> jlong {
     native(env, |env| {
         let path = wire::text(env, &path)?;
-        Ok(handle::give(Model::open(path, &handle::get::<Runtime>(runtime)?)?))
+        let options = options(env, memory_budget_bytes, whole, &names, &shapes)?;
+        let runtime = handle::get::<Runtime>(runtime)?;
+        Ok(handle::give(Model::open_with(path, &runtime, &options)?))
     })
 }
 
@@ -29,11 +68,16 @@ pub fn open_bytes<'l>(
     _class: JClass<'l>,
     bytes: JByteArray<'l>,
     runtime: jlong,
+    memory_budget_bytes: jlong,
+    whole: jboolean,
+    names: JByteArray<'l>,
+    shapes: JLongArray<'l>,
 ) -> jlong {
     native(env, |env| {
         let bytes = env.convert_byte_array(&bytes)?;
+        let options = options(env, memory_budget_bytes, whole, &names, &shapes)?;
         let runtime = handle::get::<Runtime>(runtime)?;
-        Ok(handle::give(Model::from_onnx_bytes(&bytes, &runtime)?))
+        Ok(handle::give(Model::from_onnx_bytes_with(&bytes, &runtime, &options)?))
     })
 }
 
@@ -97,16 +141,8 @@ pub fn plan_shapes<'l>(
     shapes: JLongArray<'l>,
 ) -> JByteArray<'l> {
     native(env, |env| {
-        let (names, packed) = (Texts::read(env, &names)?, wire::longs(env, &shapes)?);
-        let mut shapes = Vec::new();
-        let mut rest = &packed[..];
-        while let Some((&rank, tail)) = rest.split_first() {
-            let (shape, tail) = tail.split_at((rank as usize).min(tail.len()));
-            shapes.push(wire::extents(shape)?);
-            rest = tail;
-        }
-        let shapes: Vec<_> =
-            names.decode()?.into_iter().zip(shapes.iter().map(Vec::as_slice)).collect();
+        let shapes = named_shapes(env, &names, &shapes)?;
+        let shapes: Vec<_> = shapes.iter().map(|(n, s)| (n.as_str(), s.as_slice())).collect();
         report(env, &handle::get::<Model>(handle)?.plan_memory_for_shapes(&shapes)?)
     })
 }
@@ -166,6 +202,16 @@ pub fn formula<'l>(env: EnvUnowned<'l>, _this: JObject<'l>, handle: jlong) -> JB
     native(env, |env| {
         let formula: Dim = handle::get::<Model>(handle)?.memory_formula();
         wire::bytes(env, formula.to_string().as_bytes())
+    })
+}
+
+/// Writes the model to a `.deepseek` file.
+#[jni_mangle("ai.deepseek.Model", "savePath")]
+pub fn save<'l>(env: EnvUnowned<'l>, _this: JObject<'l>, handle: jlong, path: JByteArray<'l>) {
+    native(env, |env| {
+        let path = wire::text(env, &path)?;
+        handle::get::<Model>(handle)?.save(path)?;
+        Ok(())
     })
 }
 

@@ -8,7 +8,7 @@ use crate::error::{Failure, native};
 use crate::wire::{self, Texts, TextsWriter};
 use crate::{handle, tensor};
 use deepseek::{
-    Cancel, Code, DType, Error, Lists, Profile, RunOptions, Session, Tensor, Type, Value,
+    Announced, Cancel, Code, DType, Error, Lists, Profile, RunOptions, Session, Tensor, Type, Value,
 };
 use jni::objects::{JByteArray, JClass, JLongArray, JObject};
 use jni::sys::{jboolean, jint, jlong};
@@ -20,6 +20,16 @@ pub(crate) struct Run {
     session: Session,
     inputs: Inputs,
     options: RunOptions,
+    /// Last, so that the run counts as under way until all else of it is gone.
+    _announced: Announced,
+}
+
+impl Run {
+    fn new(session: Session, inputs: Inputs, cancel: Cancel, ragged: bool) -> Arc<Self> {
+        let announced = session.announce(&cancel);
+        let options = RunOptions { cancel: Some(cancel), ragged, ..Default::default() };
+        Arc::new(Run { session, inputs, options, _announced: announced })
+    }
 }
 
 enum Inputs {
@@ -35,14 +45,13 @@ pub(crate) struct RunResult {
     profile: Option<Profile>,
 }
 
-/// The caller's cancel flag, or a fresh one if `token` is 0, with a deadline from now on.
-pub(crate) fn options(token: jlong, timeout: jlong) -> Result<RunOptions, Failure> {
+/// The caller's flag, or a fresh one if `token` is 0, with a deadline from now on.
+pub(crate) fn cancel(token: jlong, timeout: jlong) -> Result<Cancel, Failure> {
     let cancel = if token == 0 { Cancel::new() } else { handle::get::<Cancel>(token)? };
-    let cancel = match wire::timeout(timeout) {
+    Ok(match wire::timeout(timeout) {
         Some(timeout) => cancel.timeout(timeout),
         None => cancel,
-    };
-    Ok(RunOptions { cancel: Some(cancel), ..Default::default() })
+    })
 }
 
 /// Prepares a run. `timeout` is in nanoseconds, negative for none.
@@ -65,9 +74,8 @@ pub fn begin_run<'l>(
         for (name, tensor) in names.decode()?.into_iter().zip(tensors) {
             values.push((name.to_owned(), handle::get::<Tensor>(tensor)?.into()));
         }
-        let (inputs, options) = (Inputs::Values { values, profile }, options(token, timeout)?);
-        let options = RunOptions { ragged, ..options };
-        Ok(handle::give(Arc::new(Run { session, inputs, options })))
+        let inputs = Inputs::Values { values, profile };
+        Ok(handle::give(Run::new(session, inputs, cancel(token, timeout)?, ragged)))
     })
 }
 
@@ -94,8 +102,8 @@ pub fn begin_lists<'l>(
             let list = list.map(handle::get::<Tensor>).collect::<Result<_, _>>()?;
             lists.push((name.to_owned(), list));
         }
-        let (inputs, options) = (Inputs::Lists(lists), options(token, timeout)?);
-        Ok(handle::give(Arc::new(Run { session, inputs, options })))
+        let inputs = Inputs::Lists(lists);
+        Ok(handle::give(Run::new(session, inputs, cancel(token, timeout)?, false)))
     })
 }
 

@@ -1,8 +1,7 @@
 //! Models recorded operation by operation.
 
-use crate::background::{Held, promise, rejected};
 use crate::error::{caught, guard, invalid};
-use crate::model::Model;
+use crate::model::{Model, ModelOptions};
 use crate::runtime::Runtime;
 use crate::tensor::{self, Take, convert, read_tensor, whole};
 use deepseek::{Code, DType, Error, Result, ValueRef};
@@ -167,16 +166,22 @@ impl GraphBuilder {
     }
 
     /// Compiles the graph for a runtime. The builder may go on and build again. Rejects
-    /// with `INVALID_GRAPH` if there is no output.
-    #[napi(ts_args_type = "runtime: Runtime", ts_return_type = "Promise<Model>")]
-    pub fn build<'env>(&self, env: &'env Env, runtime: Unknown) -> napi::Result<Object<'env>> {
-        match caught(|| Ok((self.usable()?.graph().clone(), Runtime::from_arg(runtime)?))) {
-            Ok((graph, runtime)) => {
-                let work = move || deepseek::Model::from_graph(graph, &runtime);
-                promise(env, Held::default(), work, Model::write)
-            }
-            Err(e) => rejected(env, &e),
-        }
+    /// with `INVALID_GRAPH` if there is no output, and for its options as `Model.open`.
+    #[napi(
+        ts_args_type = "runtime: Runtime, options?: ModelOptions",
+        ts_return_type = "Promise<Model>"
+    )]
+    pub fn build<'env>(
+        &self,
+        env: &'env Env,
+        runtime: Unknown,
+        options: Unknown,
+    ) -> napi::Result<Object<'env>> {
+        Model::later(env, || {
+            let graph = self.usable()?.graph().clone();
+            let (runtime, options) = (Runtime::from_arg(runtime)?, ModelOptions::read(options)?);
+            Ok(move || deepseek::Model::from_graph_with(graph, &runtime, &options))
+        })
     }
 
     /// The graph, or `POISONED`.

@@ -4,7 +4,7 @@ use crate::background::{Held, promise, rejected};
 use crate::error::{caught, guard, internal, invalid, open};
 use crate::runtime::Runtime;
 use crate::session::Session;
-use crate::tensor::{convert, entries, extents, whole};
+use crate::tensor::{convert, entries, extents, options, whole};
 use deepseek::{MemoryReport as Report, Result, Type};
 use napi::bindgen_prelude::*;
 use napi_derive::napi;
@@ -90,6 +90,51 @@ pub struct ModelSummary {
     pub symbols: BTreeMap<String, SymbolBounds>,
 }
 
+/// How a model is made; every field is optional.
+#[napi(object, object_to_js = false)]
+#[derive(Default)]
+pub struct ModelOptions<'env> {
+    /// Bytes that a run may take beyond the weights; absent sets no bound. What is too large is
+    /// cut into blocks of rows until a run of `shapes` fits, or `BUDGET_EXCEEDED` names the least
+    /// number of bytes that would do. Runs that take more, because of other shapes or because
+    /// there were none to cut for, are refused.
+    pub memory_budget_bytes: Option<f64>,
+    /// The largest shapes that the budget must hold for, by input. Inputs whose shapes say
+    /// nothing new may be left out; if all are, the upper bounds of the model's symbols count.
+    #[napi(ts_type = "Record<string, readonly number[]>")]
+    pub shapes: Option<Object<'env>>,
+    /// Run nothing in blocks of rows, unless the budget asks for it.
+    pub whole: Option<bool>,
+}
+
+impl ModelOptions<'_> {
+    /// The options in `value`; defaults for `undefined`.
+    pub(crate) fn read(value: Unknown) -> Result<deepseek::ModelOptions> {
+        let options: ModelOptions = options(value)?;
+        Ok(deepseek::ModelOptions {
+            memory_budget_bytes: whole(
+                options.memory_budget_bytes.unwrap_or(0.0),
+                "options.memoryBudgetBytes",
+            )?,
+            whole: options.whole.unwrap_or(false),
+            shapes: match options.shapes {
+                Some(shapes) => read_shapes(shapes.to_unknown(), "options.shapes")?,
+                None => Vec::new(),
+            },
+        })
+    }
+}
+
+/// Extents by name.
+fn read_shapes(shapes: Unknown, what: &str) -> Result<Vec<(String, Vec<usize>)>> {
+    let read = |(name, value): (String, Unknown)| {
+        let what = format!("{what}.{name}");
+        let shape = extents(&convert::<Vec<f64>>(value, &what)?, &what)?;
+        Ok((name, shape))
+    };
+    entries(shapes, what)?.into_iter().map(read).collect()
+}
+
 /// A graph compiled for a runtime, with its weights. Immutable and shared.
 #[napi]
 pub struct Model {
@@ -98,59 +143,94 @@ pub struct Model {
 
 #[napi]
 impl Model {
-    /// Opens an `.onnx` file, or a directory with a Hugging Face `config.json` and
-    /// safetensors weights. Rejects with `IO`, `INVALID_FILE`, `INVALID_GRAPH`, or
-    /// `UNSUPPORTED` naming the format, operator or field.
-    #[napi(ts_args_type = "runtime: Runtime, path: string", ts_return_type = "Promise<Model>")]
+    /// Opens an `.onnx` file, a `.deepseek` file, or a directory with a Hugging Face
+    /// `config.json` and safetensors weights. Rejects with `IO`, `INVALID_FILE`, `INVALID_GRAPH`, or
+    /// `UNSUPPORTED` naming the format, operator or field; `BUDGET_EXCEEDED` naming the least
+    /// budget that would do; `NOT_FOUND`, `SHAPE_MISMATCH` for a shape of the options that
+    /// fits no input.
+    #[napi(
+        ts_args_type = "runtime: Runtime, path: string, options?: ModelOptions",
+        ts_return_type = "Promise<Model>"
+    )]
     pub fn open<'env>(
         env: &'env Env,
         runtime: Unknown,
         path: Unknown,
+        options: Unknown,
     ) -> napi::Result<Object<'env>> {
-        let args = caught(|| Ok((Runtime::from_arg(runtime)?, convert::<String>(path, "path")?)));
-        match args {
-            Ok((runtime, path)) => {
-                let work = move || deepseek::Model::open(path, &runtime);
-                promise(env, Held::default(), work, Model::write)
-            }
-            Err(e) => rejected(env, &e),
-        }
+        Model::later(env, || {
+            let (runtime, path) = (Runtime::from_arg(runtime)?, convert::<String>(path, "path")?);
+            let options = ModelOptions::read(options)?;
+            Ok(move || deepseek::Model::open_with(path, &runtime, &options))
+        })
     }
 
     /// As `open`, on this thread.
-    #[napi(ts_args_type = "runtime: Runtime, path: string")]
-    pub fn open_sync(env: &Env, runtime: Unknown, path: Unknown) -> napi::Result<Model> {
+    #[napi(ts_args_type = "runtime: Runtime, path: string, options?: ModelOptions")]
+    pub fn open_sync(
+        env: &Env,
+        runtime: Unknown,
+        path: Unknown,
+        options: Unknown,
+    ) -> napi::Result<Model> {
         guard(env, || {
             let (runtime, path) = (Runtime::from_arg(runtime)?, convert::<String>(path, "path")?);
-            Ok(Model { inner: Some(deepseek::Model::open(path, &runtime)?) })
+            let model = deepseek::Model::open_with(path, &runtime, &ModelOptions::read(options)?)?;
+            Ok(Model { inner: Some(model) })
         })
     }
 
     /// Loads an ONNX model from memory; the bytes are copied. External data is refused:
     /// it has no directory.
-    #[napi(ts_args_type = "runtime: Runtime, bytes: Uint8Array", ts_return_type = "Promise<Model>")]
+    #[napi(
+        ts_args_type = "runtime: Runtime, bytes: Uint8Array, options?: ModelOptions",
+        ts_return_type = "Promise<Model>"
+    )]
     pub fn from_onnx<'env>(
         env: &'env Env,
         runtime: Unknown,
         bytes: Unknown,
+        options: Unknown,
     ) -> napi::Result<Object<'env>> {
-        let args = caught(|| Ok((Runtime::from_arg(runtime)?, onnx_bytes(bytes)?)));
-        match args {
-            Ok((runtime, bytes)) => {
-                let work = move || deepseek::Model::from_onnx_bytes(&bytes, &runtime);
-                promise(env, Held::default(), work, Model::write)
-            }
+        Model::later(env, || {
+            let (runtime, bytes) = (Runtime::from_arg(runtime)?, onnx_bytes(bytes)?);
+            let options = ModelOptions::read(options)?;
+            Ok(move || deepseek::Model::from_onnx_bytes_with(&bytes, &runtime, &options))
+        })
+    }
+
+    /// As `fromOnnx`, on this thread.
+    #[napi(ts_args_type = "runtime: Runtime, bytes: Uint8Array, options?: ModelOptions")]
+    pub fn from_onnx_sync(
+        env: &Env,
+        runtime: Unknown,
+        bytes: Unknown,
+        options: Unknown,
+    ) -> napi::Result<Model> {
+        guard(env, || {
+            let (runtime, bytes) = (Runtime::from_arg(runtime)?, onnx_bytes(bytes)?);
+            let options = ModelOptions::read(options)?;
+            let model = deepseek::Model::from_onnx_bytes_with(&bytes, &runtime, &options)?;
+            Ok(Model { inner: Some(model) })
+        })
+    }
+
+    /// Writes the model to a `.deepseek` file: the prepared graph, the weights, and what came
+    /// with them, such as the files of a tokenizer. What is at `path` is replaced when all is
+    /// written. Rejects with `IO` naming the path, `INVALID_ARGUMENT` if its name does not end
+    /// in `.deepseek`.
+    #[napi(ts_args_type = "path: string", ts_return_type = "Promise<void>")]
+    pub fn save<'env>(&self, env: &'env Env, path: Unknown) -> napi::Result<Object<'env>> {
+        match caught(|| Ok((self.get()?.clone(), convert::<String>(path, "path")?))) {
+            Ok((model, path)) => promise(env, Held::default(), move || model.save(path), nothing),
             Err(e) => rejected(env, &e),
         }
     }
 
-    /// As `fromOnnx`, on this thread.
-    #[napi(ts_args_type = "runtime: Runtime, bytes: Uint8Array")]
-    pub fn from_onnx_sync(env: &Env, runtime: Unknown, bytes: Unknown) -> napi::Result<Model> {
-        guard(env, || {
-            let (runtime, bytes) = (Runtime::from_arg(runtime)?, onnx_bytes(bytes)?);
-            Ok(Model { inner: Some(deepseek::Model::from_onnx_bytes(&bytes, &runtime)?) })
-        })
+    /// As `save`, on this thread.
+    #[napi(ts_args_type = "path: string")]
+    pub fn save_sync(&self, env: &Env, path: Unknown) -> napi::Result<()> {
+        guard(env, || self.get()?.save(convert::<String>(path, "path")?))
     }
 
     /// The inputs, in order.
@@ -195,11 +275,7 @@ impl Model {
     pub fn plan_memory_for_shapes(&self, env: &Env, shapes: Unknown) -> napi::Result<MemoryReport> {
         guard(env, || {
             let model = self.get()?;
-            let mut values = Vec::new();
-            for (name, value) in entries(shapes, "shapes")? {
-                let what = format!("shapes.{name}");
-                values.push((name, extents(&convert::<Vec<f64>>(value, &what)?, &what)?));
-            }
+            let values = read_shapes(shapes, "shapes")?;
             let values: Vec<_> = values.iter().map(|(n, s)| (n.as_str(), s.as_slice())).collect();
             model.plan_memory_for_shapes(&values).map(report)
         })
@@ -271,8 +347,22 @@ impl Model {
         open(&self.inner, "model")
     }
 
+    /// A promise of the model that is made, on another thread, by what `prepare` yields on this.
+    pub(crate) fn later<'env, W>(
+        env: &'env Env,
+        prepare: impl FnOnce() -> Result<W>,
+    ) -> napi::Result<Object<'env>>
+    where
+        W: FnOnce() -> Result<deepseek::Model> + Send + 'static,
+    {
+        match caught(prepare) {
+            Ok(work) => promise(env, Held::default(), work, Model::write),
+            Err(e) => rejected(env, &e),
+        }
+    }
+
     /// The model as JavaScript sees it.
-    pub(crate) fn write(env: &Env, model: deepseek::Model) -> Result<sys::napi_value> {
+    fn write(env: &Env, model: deepseek::Model) -> Result<sys::napi_value> {
         let instance = Model { inner: Some(model) }.into_instance(env).map_err(internal)?;
         Ok(instance.raw())
     }
@@ -312,4 +402,10 @@ fn report(report: Report) -> MemoryReport {
         dynamic_values: report.dynamic_values as u32,
         largest: largest.collect(),
     }
+}
+
+/// `undefined`, for a promise of no value.
+fn nothing(env: &Env, (): ()) -> Result<sys::napi_value> {
+    // SAFETY: `env` is the environment of the thread that this runs on.
+    unsafe { <()>::to_napi_value(env.raw(), ()) }.map_err(internal)
 }

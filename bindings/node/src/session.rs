@@ -4,7 +4,7 @@ use crate::background::{Held, promise, rejected};
 use crate::error::{caught, guard, internal, open};
 use crate::signal::RunOptions;
 use crate::tensor::{Pins, Take, entries, read_tensors, read_value, write_tensors, write_value};
-use deepseek::{Code, Error, Lists, Outputs, Profile, Result, Value};
+use deepseek::{Announced, Code, Error, Lists, Outputs, Profile, Result, Value};
 use napi::bindgen_prelude::*;
 use napi_derive::napi;
 
@@ -36,13 +36,8 @@ impl Session {
         inputs: Unknown<'env>,
         options: Unknown<'env>,
     ) -> napi::Result<Object<'env>> {
-        match caught(|| self.prepare(env, options, |pins| self.read_inputs(inputs, pins))) {
-            Ok(call) => {
-                let work = move || call.session.run(call.inputs, &call.options);
-                promise(env, call.held, work, write_outputs)
-            }
-            Err(e) => rejected(env, &e),
-        }
+        let read = |pins: &mut Pins| self.read_inputs(inputs, pins);
+        self.later(env, options, read, |s, inputs, options| s.run(inputs, options), write_outputs)
     }
 
     /// As `run`, on this thread.
@@ -81,13 +76,8 @@ impl Session {
         inputs: Unknown<'env>,
         options: Unknown<'env>,
     ) -> napi::Result<Object<'env>> {
-        match caught(|| self.prepare(env, options, |pins| read_lists(inputs, pins))) {
-            Ok(call) => {
-                let work = move || call.session.run_ragged(call.inputs, &call.options);
-                promise(env, call.held, work, write_lists)
-            }
-            Err(e) => rejected(env, &e),
-        }
+        let read = |pins: &mut Pins| read_lists(inputs, pins);
+        self.later(env, options, read, deepseek::Session::run_ragged, write_lists)
     }
 
     /// As `runRagged`, on this thread.
@@ -120,18 +110,13 @@ impl Session {
         inputs: Unknown<'env>,
         options: Unknown<'env>,
     ) -> napi::Result<Object<'env>> {
-        match caught(|| self.prepare(env, options, |pins| self.read_inputs(inputs, pins))) {
-            Ok(call) => {
-                let work = move || {
-                    let (outputs, profile) =
-                        call.session.run_profiled(call.inputs, &call.options, true)?;
-                    let missing = || Error::new(Code::Internal, "the run yielded no profile");
-                    Ok((outputs, Texts::of(&profile.ok_or_else(missing)?)))
-                };
-                promise(env, call.held, work, write_profiled)
-            }
-            Err(e) => rejected(env, &e),
-        }
+        let read = |pins: &mut Pins| self.read_inputs(inputs, pins);
+        let run = |session: &deepseek::Session, inputs, options: &_| {
+            let (outputs, profile) = session.run_profiled(inputs, options, true)?;
+            let missing = || Error::new(Code::Internal, "the run yielded no profile");
+            Ok((outputs, Texts::of(&profile.ok_or_else(missing)?)))
+        };
+        self.later(env, options, read, run, write_profiled)
     }
 
     /// Cancels every run of this session that is under way or waiting. They end at their
@@ -194,6 +179,27 @@ impl Session {
         })
     }
 
+    /// A run on another thread. It counts as under way from now on.
+    fn later<'env, T: Send + 'static, U: Send + 'static>(
+        &self,
+        env: &'env Env,
+        options: Unknown,
+        read: impl FnOnce(&mut Pins) -> Result<T>,
+        run: impl FnOnce(&deepseek::Session, T, &deepseek::RunOptions) -> Result<U> + Send + 'static,
+        write: impl FnOnce(&Env, U) -> Result<sys::napi_value> + Send + 'static,
+    ) -> napi::Result<Object<'env>> {
+        match caught(|| self.prepare(env, options, read)) {
+            Ok(Call { session, inputs, options, announced, held }) => {
+                let work = move || {
+                    let _under_way = announced;
+                    run(&session, inputs, &options)
+                };
+                promise(env, held, work, write)
+            }
+            Err(e) => rejected(env, &e),
+        }
+    }
+
     fn prepare<T>(
         &self,
         env: &Env,
@@ -207,7 +213,9 @@ impl Session {
         let call = inputs.and_then(|inputs| Ok((inputs, options.for_background(env)?)));
         match call {
             Ok((inputs, (options, held))) => {
-                Ok(Call { session, inputs, options, held: Held { pins, ..held } })
+                let announced = session.announce(&held.cancel);
+                let held = Held { pins, ..held };
+                Ok(Call { session, inputs, options, announced, held })
             }
             Err(e) => {
                 pins.release(env).map_err(internal)?;
@@ -234,6 +242,8 @@ struct Call<T> {
     session: deepseek::Session,
     inputs: T,
     options: deepseek::RunOptions,
+    /// Dropped with the work.
+    announced: Announced,
     held: Held,
 }
 

@@ -1,6 +1,6 @@
 // Everything else: the loader, statuses, runtimes, models, graphs, the embedder.
 import assert from 'node:assert/strict';
-import { mkdtempSync, readFileSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -102,6 +102,20 @@ test('what a model says of itself', async () => {
   assert.deepEqual(summary.symbols, { batch: { min: 1, max: 8 } });
   assert.equal(summary.ops.Add.nodes, 1);
   assert.ok(model.memoryFormula.includes('batch'));
+
+  // A saved model is the model.
+  const dir = mkdtempSync(join(tmpdir(), 'deepseek-'));
+  const file = join(dir, 'sums.deepseek');
+  assert.equal(await model.save(file), undefined);
+  const bytes = readFileSync(file);
+  model.saveSync(file);
+  assert.ok(bytes.equals(readFileSync(file)));
+  assert.deepEqual((await Model.open(runtime, file)).summary(), summary);
+  rmSync(dir, { recursive: true });
+  await assert.rejects(model.save(file), failure('IO', file));
+  assert.throws(() => model.saveSync('sums.onnx'), failure('INVALID_ARGUMENT', '.deepseek'));
+  await assert.rejects(model.save(7), failure('INVALID_ARGUMENT', 'path'));
+
   const report = model.planMemory({ batch: 4 });
   // 4 * 3 floats.
   assert.equal(report.outputBytes, 48);
@@ -147,6 +161,58 @@ test('a graph that cannot be', async () => {
   await assert.rejects(graph.build(), failure('INVALID_ARGUMENT', 'runtime'));
   graph.output('y', graph.node('Relu', [x])[0]);
   assert.equal((await graph.build(runtime)).outputs.length, 1);
+});
+
+/** y = relu(x w) v, with 1024 columns between: what a byte budget cuts into blocks of rows. */
+async function wide(options) {
+  const graph = new GraphBuilder('wide');
+  const x = graph.input('x', 'f32', ['rows', 16]);
+  const w = graph.constant('w', { shape: [16, 1024], data: new Float32Array(16 * 1024) });
+  const v = graph.constant('v', { shape: [1024, 16], data: new Float32Array(16 * 1024) });
+  const [up] = graph.node('MatMul', [x, w]);
+  const [y] = graph.node('MatMul', [graph.node('Relu', [up])[0], v]);
+  graph.output('y', y);
+  return graph.build(runtime, options);
+}
+
+test('a budget is met, or refused with the least that would do', async () => {
+  const planned = (model) => model.planMemory({ rows: 300 }).plannedBytes;
+  const run = (model, rows) => model.session().run({ x: { shape: [rows, 16], data: new Float32Array(16 * rows) } });
+  const whole = planned(await wide({ whole: true }));
+  const shapes = { x: [300, 16] };
+  const cut = await wide({ whole: true, shapes, memoryBudgetBytes: whole - 1 });
+  assert.ok(planned(cut) < whole);
+  assert.deepEqual((await run(cut, 300)).y.shape, [300, 16]);
+  await assert.rejects(run(cut, 30_000), failure('BUDGET_EXCEEDED', 'memory_budget_bytes'));
+
+  const refused = await wide({ shapes, memoryBudgetBytes: 1 }).catch((error) => error);
+  assert.ok(failure('BUDGET_EXCEEDED', 'memory_budget_bytes is 1;')(refused));
+  const least = Number(refused.message.match(/raise it to (\d+)/)[1]);
+  assert.ok(least > 300 * 16 * 4 && least <= planned(cut));
+  await assert.rejects(wide({ shapes, memoryBudgetBytes: least - 1 }), failure('BUDGET_EXCEEDED', `raise it to ${least}`));
+  assert.equal(planned(await wide({ shapes, memoryBudgetBytes: least })), least);
+});
+
+test('wrong options of a model are named', async () => {
+  const rows = [
+    [{ memoryBudgetBytes: -1 }, 'INVALID_ARGUMENT', 'memoryBudgetBytes'],
+    [{ memoryBudgetBytes: '1' }, 'INVALID_ARGUMENT', 'options'],
+    [{ shapes: { q: [1, 16] } }, 'NOT_FOUND', "'q'", "'x'"],
+    [{ shapes: { x: [16] } }, 'SHAPE_MISMATCH', 'f32[rows, 16]', '[16]'],
+    [{ shapes: { x: [-1, 16] } }, 'INVALID_ARGUMENT', 'options.shapes.x', '-1'],
+    [{ shapes: { x: 3 } }, 'INVALID_ARGUMENT', 'options.shapes.x'],
+    [{ shapes: 3 }, 'INVALID_ARGUMENT', 'options'],
+    [{ whole: 1 }, 'INVALID_ARGUMENT', 'options'],
+    [7, 'INVALID_ARGUMENT', 'options'],
+  ];
+  for (const [options, status, ...texts] of rows) {
+    await assert.rejects(wide(options), failure(status, ...texts), JSON.stringify(options));
+  }
+  const tight = { memoryBudgetBytes: 64, shapes: { input_ids: [1, 7] } };
+  await assert.rejects(Model.open(runtime, encoder, tight), failure('BUDGET_EXCEEDED', 'memory_budget_bytes is 64'));
+  assert.throws(() => Model.openSync(runtime, encoder, tight), failure('BUDGET_EXCEEDED'));
+  await assert.rejects(Model.fromOnnx(runtime, new Uint8Array(1), { whole: 3 }), failure('INVALID_ARGUMENT', 'options'));
+  assert.throws(() => Model.fromOnnxSync(runtime, new Uint8Array(1), { shapes: [] }), failure('INVALID_FILE'));
 });
 
 test('the encoder gives the stored tokens and vectors', async () => {

@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { GraphBuilder, Model } from '@libdeepseek/node';
-import { encoder, failure, runtime } from './support.mjs';
+import { encoder, endless, failure, loopLists, looping, runtime, turns } from './support.mjs';
 
 const lengths = [4, 1, 7];
 const tokens = lengths.map((n, s) => Array.from({ length: n }, (_, i) => 5 + ((3 * s + 7 * i) % 20)));
@@ -130,40 +130,40 @@ test('a model that mixes the rows of sequences says where', async () => {
   await assert.rejects(mixer.session().run({ x: batch }, { ragged: true }), refusal);
 });
 
-/** y = x · w · w …, row by row: packed, and long. */
-async function slow(width = 512, steps = 200) {
-  const graph = new GraphBuilder('slow');
-  const x = graph.input('x', 'f32', ['batch', 'seq', width]);
-  const w = graph.constant('w', { shape: [width, width], data: new Float32Array(width * width) });
-  let y = x;
-  for (let i = 0; i < steps; i++) [y] = graph.node('MatMul', [y, w]);
-  graph.output('y', y);
-  const rows = (n) => ({ shape: [n, width], data: new Float32Array(n * width) });
-  return { model: await graph.build(runtime), inputs: { x: [rows(300), rows(100), rows(112)] } };
-}
-
 test('a ragged run does not block the event loop and ends when it should', async () => {
-  const { model, inputs } = await slow();
+  const model = await looping();
   const session = model.session();
-  let ticks = 0;
-  const timer = setInterval(() => ticks++, 5);
-  const { y } = await session.runRagged(inputs);
-  clearInterval(timer);
-  assert.deepEqual(y.map(({ shape }) => shape), inputs.x.map(({ shape }) => shape));
-  assert.ok(ticks > 3, `${ticks} ticks during the run`);
+  const { y } = await session.runRagged(loopLists(2n));
+  assert.deepEqual(y.map(({ shape, data }) => [shape, [...data]]), [[[2, 2], [-1, -2, -3, -4]], [[1, 2], [-5, -6]]]);
 
+  const inputs = loopLists(endless);
   const controller = new AbortController();
   const run = session.runRagged(inputs, { signal: controller.signal });
   const reason = new Error('enough');
-  setTimeout(() => controller.abort(reason), 20);
+  await turns(5);
+  controller.abort(reason);
   await assert.rejects(run, (e) => failure('CANCELLED')(e) && e.cause === reason);
   const aborted = { signal: AbortSignal.abort('early') };
   await assert.rejects(session.runRagged(inputs, aborted), (e) => failure('CANCELLED')(e) && e.cause === 'early');
   assert.throws(() => session.runRaggedSync(inputs, aborted), failure('CANCELLED'));
 
-  await assert.rejects(session.runRagged(inputs, { timeoutMs: 20 }), failure('TIMEOUT'));
-  assert.throws(() => session.runRaggedSync(inputs, { timeoutMs: 20 }), failure('TIMEOUT'));
-  const cancelled = session.runRagged(inputs);
-  setTimeout(() => session.cancel(), 20);
-  await assert.rejects(cancelled, failure('CANCELLED'));
+  await assert.rejects(session.runRagged(inputs, { timeoutMs: 5 }), failure('TIMEOUT'));
+  assert.throws(() => session.runRaggedSync(inputs, { timeoutMs: 5 }), failure('TIMEOUT'));
+  for (const wait of [1, 0]) {
+    const cancelled = session.runRagged(inputs);
+    await turns(wait);
+    session.cancel();
+    await assert.rejects(cancelled, failure('CANCELLED'));
+  }
+});
+
+test('a ragged run keeps to the budget of its model', async () => {
+  const tight = await Model.open(runtime, encoder, { memoryBudgetBytes: model.planMemoryForLengths([4]).plannedBytes });
+  const session = tight.session();
+  const given = (n) => ({
+    input_ids: [{ shape: [n], data: new BigInt64Array(n).fill(5n) }],
+    token_type_ids: [{ shape: [n], data: new BigInt64Array(n) }],
+  });
+  await session.runRagged(given(4));
+  await assert.rejects(session.runRagged(given(7)), failure('BUDGET_EXCEEDED', 'memory_budget_bytes'));
 });

@@ -40,7 +40,9 @@ async function play({ graph, inputs }, sync) {
     outputs.forEach((output, i) => values.set(output, made[i]));
   }
   for (const [name, value] of graph.outputs) builder.output(name, values.get(value));
-  const session = (await builder.build(runtime)).session();
+  const { memory_budget_bytes: memoryBudgetBytes, ...others } = graph.options ?? {};
+  const options = graph.options && { memoryBudgetBytes, ...others };
+  const session = (await builder.build(runtime, options)).session();
   const named = Object.fromEntries(inputs.map((input) => [input.name, tensor(input)]));
   return sync ? session.runSync(named) : session.run(named);
 }

@@ -33,6 +33,8 @@ enum Command {
     Profile(commands::profile::Args),
     /// Show a model's inputs, outputs, dimensions, operators and size.
     Inspect(commands::inspect::Args),
+    /// Write a model, its weights and its tokenizer to one `.deepseek` file.
+    Convert(commands::convert::Args),
     /// Turn texts into vectors with a sentence encoder.
     Embed(commands::embed::Args),
 }
@@ -45,6 +47,7 @@ fn main() -> ExitCode {
         Command::Plan(args) => commands::plan::run(&args, &mut out),
         Command::Profile(args) => commands::profile::run(&args, &mut out),
         Command::Inspect(args) => commands::inspect::run(&args, &mut out),
+        Command::Convert(args) => commands::convert::run(&args, &mut out),
         Command::Embed(args) => commands::embed::run(&args, &mut out),
     };
     match result.and_then(|()| out.flush().map_err(printed)) {

@@ -11,7 +11,8 @@ use std::time::Duration;
 /// The model and how it runs.
 #[derive(Args)]
 pub struct ModelArgs {
-    /// An .onnx file, or a Hugging Face directory with config.json and safetensors weights.
+    /// An .onnx or .deepseek file, or a Hugging Face directory with config.json and safetensors
+    /// weights.
     pub model: PathBuf,
     /// Where to run: `cpu`.
     #[arg(long, default_value = "cpu")]

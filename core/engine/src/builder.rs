@@ -1,6 +1,6 @@
 //! A model recorded operation by operation.
 
-use crate::{Model, Runtime};
+use crate::{Model, ModelOptions, Runtime};
 use deepseek_graph::{Attrs, Dim, Graph, Type, ValueId, build_op};
 use deepseek_tensor::{DType, Result, Tensor, err};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -113,7 +113,15 @@ impl GraphBuilder {
     /// # Errors
     /// `InvalidGraph` if there is no output; what lowering reports.
     pub fn build(&self, runtime: &Runtime) -> Result<Model> {
-        Model::from_graph(self.graph.clone(), runtime)
+        self.build_with(runtime, &ModelOptions::default())
+    }
+
+    /// As [`GraphBuilder::build`], with options.
+    ///
+    /// # Errors
+    /// As [`Model::from_graph_with`].
+    pub fn build_with(&self, runtime: &Runtime, options: &ModelOptions) -> Result<Model> {
+        Model::from_graph_with(self.graph.clone(), runtime, options)
     }
 
     /// The graph recorded so far.

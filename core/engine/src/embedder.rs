@@ -1,26 +1,23 @@
 //! Text in, vectors out.
 
 use crate::{RunOptions, Runtime};
-use deepseek_tensor::{Result, err};
+use deepseek_tensor::Result;
 use std::path::Path;
 use std::sync::Arc;
 
-/// A sentence encoder with its tokenizer, from a Hugging Face directory. Shared:
-/// clones refer to the same encoder, and any thread may use it.
+/// A sentence encoder with its tokenizer, from a Hugging Face directory or a `.deepseek` file.
+/// Shared: clones refer to the same encoder, and any thread may use it.
 #[derive(Clone)]
 pub struct Embedder(Arc<deepseek_llm::Embedder>);
 
 impl Embedder {
-    /// Opens a directory with `config.json`, safetensors weights and `tokenizer.json`.
+    /// Opens a directory with `config.json`, safetensors weights and `tokenizer.json`, or a
+    /// `.deepseek` file made of one.
     ///
     /// # Errors
     /// `Io`, `InvalidFile`, `Unsupported` naming the file and field.
-    pub fn open(dir: impl AsRef<Path>, runtime: &Runtime) -> Result<Self> {
-        let dir = dir.as_ref();
-        std::fs::read_dir(dir).map_err(|e| {
-            err!(Io, "cannot open '{}': {e}; it must be a Hugging Face directory", dir.display())
-        })?;
-        Ok(Embedder(Arc::new(deepseek_llm::Embedder::open(dir, runtime)?)))
+    pub fn open(path: impl AsRef<Path>, runtime: &Runtime) -> Result<Self> {
+        Ok(Embedder(Arc::new(deepseek_llm::Embedder::open(path, runtime)?)))
     }
 
     /// Length of a vector.

@@ -2,8 +2,9 @@
 
 use crate::{Runtime, Session};
 use deepseek_graph::{Bindings, Dim, Graph, Type, ValueId};
+use deepseek_import::package::{self, Package, SentenceEncoder};
 use deepseek_runtime::{Cut, LowerOptions, MemoryReport, Plan, Ragged};
-use deepseek_tensor::{Result, bail, ensure, err};
+use deepseek_tensor::{Result, ensure, err};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
@@ -17,10 +18,19 @@ struct Inner {
     plan: Arc<Plan>,
     /// What the plan was made from, before it was cut into blocks of rows.
     prepared: Graph,
+    extras: Extras,
+    memory_budget_bytes: u64,
     inputs: Vec<TensorSpec>,
     outputs: Vec<TensorSpec>,
     source: String,
     ragged: OnceLock<Result<Ragged>>,
+}
+
+/// What came with a model and travels with it.
+#[derive(Clone, Default)]
+struct Extras {
+    files: BTreeMap<String, bytes::Bytes>,
+    encoder: Option<SentenceEncoder>,
 }
 
 /// Name and type of an input or output.
@@ -37,7 +47,8 @@ pub struct TensorSpec {
 #[derive(Clone, Debug, Default)]
 pub struct ModelOptions {
     /// Bytes that a run may take beyond the weights; 0 sets no bound. What is too large is cut
-    /// into blocks of rows until runs fit; a run that takes more all the same is refused.
+    /// into blocks of rows until runs fit; a run that takes more all the same is refused, a
+    /// ragged one too.
     pub memory_budget_bytes: u64,
     /// Run nothing in blocks of rows, unless the budget asks for it.
     pub whole: bool,
@@ -67,7 +78,7 @@ pub struct ModelSummary {
 }
 
 impl Model {
-    /// Opens a model: an `.onnx` file, or a directory with a Hugging Face
+    /// Opens a model: an `.onnx` file, a `.deepseek` file, or a directory with a Hugging Face
     /// `config.json` and safetensors weights.
     ///
     /// # Errors
@@ -87,28 +98,31 @@ impl Model {
         runtime: &Runtime,
         options: &ModelOptions,
     ) -> Result<Model> {
+        let package = package::open(path)?;
+        let source = package.source.clone();
+        let (graph, extras) =
+            (package.graph, Extras { files: package.files, encoder: package.encoder });
+        Model::lower(graph, runtime, &source, extras, options)
+    }
+
+    /// Writes the model to a `.deepseek` file: its graph as the compiler has prepared it, its weights, and
+    /// what came with them, such as the files of a tokenizer. What is at `path` is replaced when all is written.
+    /// The same model always gives the same bytes.
+    ///
+    /// # Errors
+    /// `Io` naming the path; `InvalidArgument` if its name does not end in `.deepseek`.
+    pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
         let path = path.as_ref();
-        let meta = std::fs::metadata(path).map_err(|e| {
-            err!(Io, "cannot open '{}': {e}; check the path and its permissions", path.display())
-        })?;
-        if meta.is_dir() {
-            let model = deepseek_import::hf::load(path)?;
-            return Model::lower(model.graph, runtime, "huggingface", options);
-        }
-        let extension = path.extension().and_then(|e| e.to_str()).unwrap_or_default();
-        match extension.to_ascii_lowercase().as_str() {
-            "onnx" => Model::lower(deepseek_import::onnx::load(path)?, runtime, "onnx", options),
-            "gguf" | "deepseek" => bail!(
-                Unsupported,
-                "'{}': .{extension} files are not supported yet; use .onnx or a Hugging Face directory",
-                path.display()
-            ),
-            _ => bail!(
-                Unsupported,
-                "'{}' is not a known model format; use an .onnx file or a Hugging Face directory",
-                path.display()
-            ),
-        }
+        ensure!(
+            path.extension().is_some_and(|e| e.eq_ignore_ascii_case(package::EXTENSION)),
+            InvalidArgument,
+            "'{}' does not end in .{}, by which the file is known when it is opened",
+            path.display(),
+            package::EXTENSION
+        );
+        let Extras { files, encoder } = self.0.extras.clone();
+        let (graph, source) = (self.0.prepared.clone(), self.0.source.clone());
+        package::save(&Package { graph, source, files, encoder }, path)
     }
 
     /// Loads an ONNX model from memory. External data is refused: it has no directory.
@@ -129,7 +143,7 @@ impl Model {
         options: &ModelOptions,
     ) -> Result<Model> {
         let graph = deepseek_import::onnx::load_bytes(bytes, None)?;
-        Model::lower(graph, runtime, "onnx", options)
+        Model::lower(graph, runtime, "onnx", Extras::default(), options)
     }
 
     /// Lowers a graph of the intermediate representation.
@@ -155,13 +169,14 @@ impl Model {
             "graph '{}' has no output; add one",
             graph.name
         );
-        Model::lower(graph, runtime, "graph", options)
+        Model::lower(graph, runtime, "graph", Extras::default(), options)
     }
 
     fn lower(
         graph: Graph,
         runtime: &Runtime,
         source: &str,
+        extras: Extras,
         options: &ModelOptions,
     ) -> Result<Model> {
         let spec = |graph: &Graph, name: &str, id: ValueId| TensorSpec {
@@ -179,11 +194,8 @@ impl Model {
                 Some(bind_shapes(&inputs, &shapes)?)
             }
         };
-        let options = LowerOptions {
-            whole: options.whole,
-            memory_budget_bytes: options.memory_budget_bytes,
-            at,
-        };
+        let memory_budget_bytes = options.memory_budget_bytes;
+        let options = LowerOptions { whole: options.whole, memory_budget_bytes, at };
         let prepared = deepseek_runtime::prepare(graph)?;
         let plan = Arc::new(deepseek_runtime::lower(&prepared, runtime, &options)?);
         let graph = plan.graph();
@@ -191,7 +203,16 @@ impl Model {
             graph.inputs().iter().map(|id| spec(graph, &graph.value(*id).name, *id)).collect();
         let outputs = graph.outputs().iter().map(|(name, id)| spec(graph, name, *id)).collect();
         let (source, ragged) = (source.to_owned(), OnceLock::new());
-        Ok(Model(Arc::new(Inner { plan, prepared, inputs, outputs, source, ragged })))
+        Ok(Model(Arc::new(Inner {
+            plan,
+            prepared,
+            extras,
+            memory_budget_bytes,
+            inputs,
+            outputs,
+            source,
+            ragged,
+        })))
     }
 
     /// The inputs, in order.
@@ -219,14 +240,15 @@ impl Model {
     }
 
     /// The packed form of the model, which runs sequences of different lengths without padding
-    /// (see [`Session::run_ragged`]). Made at the first call; weights are shared, but a second
-    /// plan packs them for its kernels once more.
+    /// (see [`Session::run_ragged`]). Made at the first call; weights are shared, as the model has them
+    /// and as kernels have packed them.
     ///
     /// # Errors
     /// `Unsupported` if the model has none, naming the node that mixes the rows of sequences and
     /// why; what lowering reports.
     pub fn ragged(&self) -> Result<&Ragged> {
-        let make = || Ragged::new(&self.0.prepared, self.0.plan.runtime());
+        let make =
+            || Ragged::within(&self.0.prepared, self.0.plan.runtime(), self.0.memory_budget_bytes);
         self.0.ragged.get_or_init(make).as_ref().map_err(Clone::clone)
     }
 

@@ -174,14 +174,15 @@ impl Session {
             &deepseek_runtime::RunOptions,
         ) -> Result<(deepseek_runtime::RunResult, u64)>,
     ) -> Result<deepseek_runtime::RunResult> {
-        let turn = Turn::begin(&self.0, options)?;
+        let turn = self.announce(&options.cancel());
+        self.0.admit(&turn.cancel)?;
         let mut state = loop {
             if let Some(state) = self.0.state.try_lock_for(TURN_POLL) {
                 break state;
             }
             turn.cancel.check()?;
         };
-        self.0.usable()?;
+        self.0.admit(&turn.cancel)?;
         let options = deepseek_runtime::RunOptions { cancel: turn.cancel.clone(), profile };
         let result = catch_unwind(AssertUnwindSafe(|| run(&mut state, &options)));
         let (result, observed) = result.unwrap_or_else(|panic| {
@@ -204,16 +205,43 @@ impl Session {
         options: &RunOptions,
         on_done: impl FnOnce(&Result<Outputs>) + Send + 'static,
     ) -> Result<PendingRun> {
+        self.background(options, on_done, move |session, options| session.run(inputs, options))
+    }
+
+    /// As [`Session::run_async`], for [`Session::run_ragged`].
+    ///
+    /// # Errors
+    /// As [`Session::run_async`].
+    pub fn run_ragged_async(
+        &self,
+        inputs: Lists,
+        options: &RunOptions,
+        on_done: impl FnOnce(&Result<Lists>) + Send + 'static,
+    ) -> Result<PendingRun<Lists>> {
+        let run = move |session: &Session, options: &_| session.run_ragged(inputs, options);
+        self.background(options, on_done, run)
+    }
+
+    /// Starts `run` on a thread of its own. From now on its deadline counts and
+    /// [`Session::cancel`] ends it.
+    fn background<T: Send + 'static>(
+        &self,
+        options: &RunOptions,
+        on_done: impl FnOnce(&Result<T>) + Send + 'static,
+        run: impl FnOnce(&Session, &RunOptions) -> Result<T> + Send + 'static,
+    ) -> Result<PendingRun<T>> {
         self.0.usable()?;
         let cancel = options.cancel();
         let options =
             RunOptions { timeout: None, cancel: Some(cancel.clone()), ragged: options.ragged };
         let shared = Arc::new(Pending { result: Mutex::new(None), ready: Condvar::new() });
         let (session, pending) = (self.clone(), shared.clone());
+        let turn = self.announce(&cancel);
         let spawned = std::thread::Builder::new().name("deepseek-run".into()).spawn(move || {
-            let result = session.run(inputs, &options);
+            let result = catch_unwind(AssertUnwindSafe(|| run(&session, &options)));
+            let result = result.unwrap_or_else(|panic| Err(Error::from_panic(&*panic)));
             // Whoever has waited may count the model's memory as given back.
-            drop(session);
+            drop((turn, session));
             // A callback that panics must not leave the waiters waiting.
             let _ = catch_unwind(AssertUnwindSafe(|| on_done(&result)));
             *pending.result.lock() = Some(Outcome::Ready(result));
@@ -225,6 +253,13 @@ impl Session {
         }
     }
 
+    /// Counts a run that another thread is about to make as under way: from now on, until the
+    /// result is dropped, [`Session::cancel`] and [`Session::close`] raise its flag.
+    pub fn announce(&self, cancel: &Cancel) -> Announced {
+        self.0.running.lock().push(cancel.clone());
+        Announced { inner: self.0.clone(), cancel: cancel.clone() }
+    }
+
     /// Cancels every run of this session that is under way or waiting. Returns at
     /// once; the runs end at their next kernel boundary with `Cancelled`.
     pub fn cancel(&self) {
@@ -234,8 +269,10 @@ impl Session {
     /// Cancels running calls and refuses new ones. The memory goes when the last
     /// running call has ended.
     pub fn close(&self) {
+        let running = self.0.running.lock();
         self.0.closed.store(true, Ordering::Release);
-        self.cancel();
+        running.iter().for_each(Cancel::cancel);
+        drop(running);
         if let Some(mut state) = self.0.state.try_lock() {
             state.trim();
         }
@@ -256,6 +293,14 @@ impl Session {
 }
 
 impl Inner {
+    /// Fails for a run that was cancelled, be it by closing; then as [`Inner::usable`].
+    fn admit(&self, cancel: &Cancel) -> Result<()> {
+        // `close` does both of its parts under this lock.
+        let _running = self.running.lock();
+        cancel.check()?;
+        self.usable()
+    }
+
     fn usable(&self) -> Result<()> {
         if self.poisoned.load(Ordering::Acquire) {
             bail!(Poisoned, "an earlier run panicked; free this session and make a new one");
@@ -267,23 +312,14 @@ impl Inner {
     }
 }
 
-/// A run's entry in the list that [`Session::cancel`] walks.
-struct Turn<'a> {
-    inner: &'a Inner,
+/// A run that counts as under way, see [`Session::announce`].
+#[must_use = "the run is forgotten when this is dropped"]
+pub struct Announced {
+    inner: Arc<Inner>,
     cancel: Cancel,
 }
 
-impl<'a> Turn<'a> {
-    fn begin(inner: &'a Inner, options: &RunOptions) -> Result<Self> {
-        inner.usable()?;
-        let cancel = options.cancel();
-        cancel.check()?;
-        inner.running.lock().push(cancel.clone());
-        Ok(Turn { inner, cancel })
-    }
-}
-
-impl Drop for Turn<'_> {
+impl Drop for Announced {
     fn drop(&mut self) {
         let mut running = self.inner.running.lock();
         if let Some(i) = running.iter().position(|c| c.same(&self.cancel)) {
@@ -293,28 +329,28 @@ impl Drop for Turn<'_> {
 }
 
 /// A run in the background.
-pub struct PendingRun {
-    shared: Arc<Pending>,
+pub struct PendingRun<T = Outputs> {
+    shared: Arc<Pending<T>>,
     cancel: Cancel,
 }
 
-struct Pending {
-    result: Mutex<Option<Outcome>>,
+struct Pending<T> {
+    result: Mutex<Option<Outcome<T>>>,
     ready: Condvar,
 }
 
-enum Outcome {
-    Ready(Result<Outputs>),
+enum Outcome<T> {
+    Ready(Result<T>),
     Taken,
 }
 
-impl PendingRun {
+impl<T> PendingRun<T> {
     /// Waits for the result and takes it; `None` if it is not there within
     /// `timeout`. Without a timeout, waits as long as it takes.
     ///
     /// # Errors
     /// `InvalidState` if the result was taken before.
-    pub fn wait(&self, timeout: Option<Duration>) -> Result<Option<Result<Outputs>>> {
+    pub fn wait(&self, timeout: Option<Duration>) -> Result<Option<Result<T>>> {
         let deadline = timeout.and_then(|t| Instant::now().checked_add(t));
         let mut result = self.shared.result.lock();
         while result.is_none() {

@@ -4,8 +4,8 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use deepseek::{
-    DType, Error, GraphBuilder, Result, RunOptions, Runtime, RuntimeOptions, Tensor, Value,
-    ValueRef, parse_attrs,
+    DType, Error, GraphBuilder, ModelOptions, Result, RunOptions, Runtime, RuntimeOptions, Tensor,
+    Value, ValueRef, parse_attrs,
 };
 use serde_json::Value as Json;
 use std::collections::BTreeMap;
@@ -33,6 +33,20 @@ fn tensor(j: &Json) -> Result<Tensor> {
 fn unhex(text: &str) -> Vec<u8> {
     let digit = |i: usize| u8::from_str_radix(&text[i..i + 2], 16).unwrap();
     (0..text.len()).step_by(2).map(digit).collect()
+}
+
+/// Options of a model; the defaults where there are none.
+fn options(j: &Json) -> ModelOptions {
+    let Some(options) = j.as_object() else { return ModelOptions::default() };
+    let extents = |shape: &Json| {
+        shape.as_array().unwrap().iter().map(|d| d.as_u64().unwrap() as usize).collect()
+    };
+    let shapes = options["shapes"].as_object().unwrap().iter();
+    ModelOptions {
+        memory_budget_bytes: options["memory_budget_bytes"].as_u64().unwrap(),
+        whole: options["whole"].as_bool().unwrap(),
+        shapes: shapes.map(|(name, shape)| (name.clone(), extents(shape))).collect(),
+    }
 }
 
 /// Records the graph, runs it, and gives the named outputs.
@@ -71,7 +85,7 @@ fn play(case: &Json, runtime: &Runtime) -> Result<Vec<(String, Value)>> {
     for output in list(graph, "outputs") {
         builder.output(output[0].as_str().unwrap(), values[output[1].as_str().unwrap()])?;
     }
-    let model = builder.build(runtime)?;
+    let model = builder.build_with(runtime, &options(&graph["options"]))?;
     let inputs = list(case, "inputs")
         .iter()
         .map(|i| Ok((text(i, "name").to_owned(), tensor(i)?.into())))

@@ -8,6 +8,7 @@
 //!
 //! - [`hf`]: encoders as Hugging Face directories, with their pooling.
 //! - [`onnx`]: ONNX models, with old operator sets rewritten to the newest.
+//! - [`package`]: `.deepseek` files, a graph and its weights in one.
 //! - [`safetensors`]: weights, single files and sharded ones.
 //!
 //! [`Error`]: deepseek_tensor::Error
@@ -17,6 +18,7 @@
 pub mod hf;
 mod mapped;
 pub mod onnx;
+pub mod package;
 pub mod safetensors;
 
 pub use mapped::MappedFile;

@@ -13,32 +13,16 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod common;
+
+use common::{corpus, load, models};
 use deepseek_graph::passes::{Diagnostics, Level, Pipeline};
 use deepseek_graph::{Dim, Graph, Type, Value, interpret};
-use deepseek_import::{onnx, safetensors};
+use deepseek_import::safetensors;
 use deepseek_tensor::{DType, Tensor};
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
 
 const TOLERANCE: f64 = 1e-4;
-
-fn corpus() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden/exporters")
-}
-
-/// Names of the models, sorted.
-fn models() -> Vec<String> {
-    let files = std::fs::read_dir(corpus()).unwrap();
-    let mut names: Vec<String> = files
-        .filter_map(|f| Some(f.unwrap().file_name().to_str()?.strip_suffix(".onnx")?.to_owned()))
-        .collect();
-    names.sort();
-    names
-}
-
-fn load(name: &str) -> Graph {
-    onnx::load(corpus().join(format!("{name}.onnx"))).unwrap()
-}
 
 /// The graph after the passes, and what they say.
 fn rewritten(graph: &Graph) -> (Graph, String) {

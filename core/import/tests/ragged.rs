@@ -6,25 +6,13 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod common;
+
+use common::{corpus, load, models};
 use deepseek_graph::passes::ragged::{InputKind, LONGEST, OFFSETS, OutputKind, Packed, pack};
 use deepseek_graph::passes::{Diagnostics, Pipeline};
 use deepseek_graph::{Graph, Type, Value, interpret};
-use deepseek_import::onnx;
 use deepseek_tensor::{DType, Tensor};
-use std::path::{Path, PathBuf};
-
-fn corpus() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden/exporters")
-}
-
-fn models() -> Vec<String> {
-    let files = std::fs::read_dir(corpus()).unwrap();
-    let mut names: Vec<String> = files
-        .filter_map(|f| Some(f.unwrap().file_name().to_str()?.strip_suffix(".onnx")?.to_owned()))
-        .collect();
-    names.sort();
-    names
-}
 
 /// A sequence of numbers that look random (Marsaglia, "Xorshift RNGs", 2003).
 struct Random(u64);
@@ -143,7 +131,7 @@ fn check(name: &str, graph: &Graph, packed: &Packed, lengths: &[usize]) {
 fn the_corpus_packs_as_the_table_says() {
     let mut lines = Vec::new();
     for name in models() {
-        let graph = onnx::load(corpus().join(format!("{name}.onnx"))).unwrap();
+        let graph = load(&name);
         let graph = Pipeline::portable().run(&graph, &mut Diagnostics::off()).unwrap().graph;
         let outcome = match pack(&graph) {
             Ok(packed) => {

@@ -9,10 +9,11 @@
 //! so calls from several threads run at the same time.
 
 use crate::tokenizer::{Encoding, Tokenizer};
-use deepseek_graph::{Graph, Value};
-use deepseek_import::hf::{self, EncoderConfig, SentenceConfig};
+use deepseek_graph::{Graph, Type, Value};
+use deepseek_import::hf::{self, EncoderConfig, Object, SentenceConfig};
+use deepseek_import::package::{self, SentenceEncoder, TOKENIZER, TOKENIZER_CONFIG};
 use deepseek_runtime::{Cancel, Plan, Ragged, RunOptions, Runtime, Session, prepare};
-use deepseek_tensor::{Result, Tensor, ensure, err};
+use deepseek_tensor::{DType, Result, Tensor, bail, ensure, err};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -22,7 +23,10 @@ const BATCH_TOKENS: usize = 1024;
 /// Sessions that are kept, with their memory, while no call uses them.
 const KEPT_SESSIONS: usize = 4;
 
-/// A sentence encoder with its tokenizer, from a Hugging Face directory.
+/// Output of an encoder's graph that holds one vector for each text.
+const EMBEDDING: &str = "sentence_embedding";
+
+/// A sentence encoder with its tokenizer, from a Hugging Face directory or a `.deepseek` file.
 pub struct Embedder {
     tokenizer: Tokenizer,
     packed: Ragged,
@@ -39,7 +43,8 @@ pub struct Embedder {
 }
 
 impl Embedder {
-    /// Opens a directory with `config.json`, safetensors weights and `tokenizer.json`.
+    /// Opens a directory with `config.json`, safetensors weights and `tokenizer.json`, or a
+    /// `.deepseek` file made of one.
     ///
     /// Pooling and what follows it come from `modules.json`; without that file a text's
     /// vector is the mean of its tokens' vectors, not normalised. Texts are cut to
@@ -49,25 +54,58 @@ impl Embedder {
     /// # Errors
     /// `NotFound`, `Io`, `InvalidFile`, `Unsupported` naming the file and the field,
     /// tensor or setting; `OutOfMemory`.
-    pub fn open(dir: impl AsRef<Path>, runtime: &Runtime) -> Result<Self> {
-        let model = hf::load(dir)?;
-        let mut tokenizer = Tokenizer::open(&model.tokenizer_dir)?;
-        let limit = model.sentence.max_tokens.or(tokenizer.max_tokens()).unwrap_or(usize::MAX);
-        tokenizer.set_max_tokens(Some(limit.min(model.encoder.max_tokens)))?;
-        let output = model
-            .graph
+    pub fn open(path: impl AsRef<Path>, runtime: &Runtime) -> Result<Self> {
+        let path = path.as_ref();
+        if path.is_dir() {
+            let model = hf::load(path)?;
+            let tokenizer = Tokenizer::open(&model.tokenizer_dir)?;
+            return Embedder::new(model.graph, model.encoder, model.sentence, tokenizer, runtime);
+        }
+        let package = package::open(path)?;
+        let Some(SentenceEncoder { encoder, sentence }) = package.encoder else {
+            bail!(
+                Unsupported,
+                "{} is no sentence encoder; embedding needs a Hugging Face directory of one, or a \
+                 .deepseek file made of one",
+                path.display()
+            );
+        };
+        let file = |name: &str| (format!("{}: {name}", path.display()), package.files.get(name));
+        let (name, tokenizer) = file(TOKENIZER);
+        let tokenizer = tokenizer.ok_or_else(|| {
+            err!(InvalidFile, "{name} is missing; convert the encoder with its tokenizer")
+        })?;
+        let config = match file(TOKENIZER_CONFIG) {
+            (name, Some(bytes)) => Some(Object::parse(&name, bytes)?),
+            (_, None) => None,
+        };
+        let tokenizer = Tokenizer::from_bytes(&name, tokenizer, config.as_ref())?;
+        check_signature(&package.graph, sentence.dim).map_err(|e| e.context(path.display()))?;
+        Embedder::new(package.graph, encoder, sentence, tokenizer, runtime)
+    }
+
+    fn new(
+        graph: Graph,
+        encoder: EncoderConfig,
+        sentence: SentenceConfig,
+        mut tokenizer: Tokenizer,
+        runtime: &Runtime,
+    ) -> Result<Self> {
+        let limit = sentence.max_tokens.or(tokenizer.max_tokens()).unwrap_or(usize::MAX);
+        tokenizer.set_max_tokens(Some(limit.min(encoder.max_tokens)))?;
+        let output = graph
             .outputs()
             .iter()
-            .position(|(name, _)| name == "sentence_embedding")
+            .position(|(name, _)| name == EMBEDDING)
             .ok_or_else(|| err!(Internal, "an encoder without a sentence embedding"))?;
-        let graph = prepare(model.graph)?;
+        let graph = prepare(graph)?;
         Ok(Embedder {
             tokenizer,
             packed: Ragged::new(&graph, runtime)?,
             graph,
             masked: Mutex::new(None),
-            encoder: model.encoder,
-            sentence: model.sentence,
+            encoder,
+            sentence,
             output,
             idle: Mutex::new(Vec::new()),
         })
@@ -250,6 +288,40 @@ impl Embedder {
             idle.push(session);
         }
     }
+}
+
+/// Whether a graph from a file has the inputs and the output of an encoder with `dim` components.
+fn check_signature(graph: &Graph, dim: usize) -> Result<()> {
+    let names = ["input_ids", "attention_mask", "token_type_ids"];
+    let inputs: Vec<&str> =
+        graph.inputs().iter().map(|id| graph.value(*id).name.as_str()).collect();
+    ensure!(
+        inputs == names || inputs == names[..2],
+        InvalidFile,
+        "the encoder has the inputs '{}', expected '{}', the last one optional",
+        inputs.join("', '"),
+        names.join("', '")
+    );
+    for id in graph.inputs() {
+        let ty = &graph.fact(*id).ty;
+        ensure!(
+            matches!(ty, Type::Tensor(DType::I64, Some(shape)) if shape.len() == 2),
+            InvalidFile,
+            "the encoder's input '{}' is {ty}, expected i64[batch, seq]",
+            graph.value(*id).name
+        );
+    }
+    let output = graph.outputs().iter().find(|(name, _)| name == EMBEDDING);
+    let (_, id) =
+        output.ok_or_else(|| err!(InvalidFile, "the encoder has no output '{EMBEDDING}'"))?;
+    let ty = &graph.fact(*id).ty;
+    ensure!(
+        matches!(ty, Type::Tensor(DType::F32, Some(shape))
+            if shape.len() == 2 && shape[1].as_const() == Some(dim as i64)),
+        InvalidFile,
+        "the encoder's output '{EMBEDDING}' is {ty}, expected f32[batch, {dim}]"
+    );
+    Ok(())
 }
 
 /// `order` in runs of at most [`BATCH_TOKENS`] tokens, `len(i)` of text `i`, or of one text.

@@ -46,7 +46,6 @@ impl Tokenizer {
     pub fn open(dir: impl AsRef<Path>) -> Result<Self> {
         let dir = dir.as_ref();
         let path = dir.join("tokenizer.json");
-        let file = path.display().to_string();
         let bytes = MappedFile::open(&path).map_err(|e| match dir.join("vocab.txt").is_file() {
             true => err!(
                 Unsupported,
@@ -55,20 +54,31 @@ impl Tokenizer {
             ),
             false => e,
         })?;
+        let config = Object::read_if_present(dir.join("tokenizer_config.json"))?;
+        Tokenizer::from_bytes(&path.display().to_string(), bytes.as_ref(), config.as_ref())
+    }
+
+    /// A tokenizer from the contents of `tokenizer.json` and, if present, of
+    /// `tokenizer_config.json`; `file` is the name of the former for messages.
+    ///
+    /// # Errors
+    /// `InvalidFile` naming the file and what is wrong.
+    pub fn from_bytes(file: &str, bytes: &[u8], config: Option<&Object>) -> Result<Self> {
         ensure!(
-            bytes.as_ref().len() <= MAX_BYTES,
+            bytes.len() <= MAX_BYTES,
             InvalidFile,
             "{file} has {} bytes, more than the {MAX_BYTES} that a tokenizer may have",
-            bytes.as_ref().len()
+            bytes.len()
         );
+        let file = file.to_owned();
         let inner = guard(&file, || {
-            let mut inner = tokenizers::Tokenizer::from_bytes(&bytes)?;
+            let mut inner = tokenizers::Tokenizer::from_bytes(bytes)?;
             inner.with_truncation(None)?.with_padding(None);
             Ok(inner)
         })?;
         let direction = TruncationDirection::Right;
         let mut tokenizer = Tokenizer { inner, file, direction, max_tokens: None };
-        if let Some(config) = Object::read_if_present(dir.join("tokenizer_config.json"))? {
+        if let Some(config) = config {
             tokenizer.direction = match config.opt_str("truncation_side")? {
                 None | Some("right") => TruncationDirection::Right,
                 Some("left") => TruncationDirection::Left,

@@ -10,73 +10,59 @@ use deepseek_tensor::{Result, Tensor};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-const GRAPHS: [(&str, &str); 4] = [
-    (
-        "feed-forward 3725 x 768 x 3072, GELU, residual",
-        r#"graph "g" {
-            input %x: f32[3725, 768]
-            const %w1: f32[768, 3072] = @w1
-            const %b1: f32[3072] = @b1
-            const %w2: f32[3072, 768] = @w2
-            const %b2: f32[768] = @b2
-            %h: f32[3725, 3072] = MatMul(%x, %w1) "h"
-            %hb: f32[3725, 3072] = Add(%h, %b1) "hb"
-            %a: f32[3725, 3072] = Gelu(%hb) "a"
-            %o: f32[3725, 768] = MatMul(%a, %w2) "o"
-            %ob: f32[3725, 768] = Add(%o, %b2) "ob"
-            %y: f32[3725, 768] = Add(%ob, %x) "y"
-            output "y" = %y
-        }"#,
-    ),
-    (
-        "six functions of 8 Mi elements, and a mean of each row to keep the result small",
-        r#"graph "g" {
-            input %x: f32[8192, 1024]
-            input %row: f32[1024]
+/// Six functions of a matrix, and a mean of each row to keep the result small.
+fn six_functions(rows: usize, columns: usize, row: &str) -> String {
+    let x = format!("f32[{rows}, {columns}]");
+    format!(
+        "graph \"g\" {{ input %x: {x} input %row: f32[{row}]
             const %c: f32[] = [0.5]
             const %axis: i64[1] = [1]
-            %a: f32[8192, 1024] = Mul(%x, %c) "a"
-            %b: f32[8192, 1024] = Add(%a, %row) "b"
-            %s: f32[8192, 1024] = Relu(%b) "s"
-            %d: f32[8192, 1024] = Sub(%s, %x) "d"
-            %e: f32[8192, 1024] = Mul(%d, %d) "e"
-            %z: f32[8192, 1024] = Add(%e, %c) "z"
-            %y: f32[8192, 1] = ReduceMean(%z, %axis) "y"
-            output "y" = %y
-        }"#,
-    ),
-    (
-        "the same over rows of 49",
-        r#"graph "g" {
-            input %x: f32[171196, 49]
-            input %row: f32[171196, 1]
-            const %c: f32[] = [0.5]
-            const %axis: i64[1] = [1]
-            %a: f32[171196, 49] = Mul(%x, %c) "a"
-            %b: f32[171196, 49] = Add(%a, %row) "b"
-            %s: f32[171196, 49] = Relu(%b) "s"
-            %d: f32[171196, 49] = Sub(%s, %x) "d"
-            %e: f32[171196, 49] = Mul(%d, %d) "e"
-            %z: f32[171196, 49] = Add(%e, %c) "z"
-            %y: f32[171196, 1] = ReduceMean(%z, %axis) "y"
-            output "y" = %y
-        }"#,
-    ),
-    (
-        "convolution 64 x 56 x 56, normalisation, residual, Relu",
-        r#"graph "g" {
-            input %x: f32[1, 64, 56, 56]
-            const %w: f32[64, 64, 3, 3] = @w
-            const %s: f32[64] = @s
-            const %v: f32[64] = @v
-            %c: f32[1, 64, 56, 56] = Conv(%x, %w) {pads = [1, 1, 1, 1]} "c"
-            %n: f32[1, 64, 56, 56] = BatchNormalization(%c, %s, %s, %s, %v) "n"
-            %r: f32[1, 64, 56, 56] = Add(%n, %x) "r"
-            %y: f32[1, 64, 56, 56] = Relu(%r) "y"
-            output "y" = %y
-        }"#,
-    ),
-];
+            %a = Mul(%x, %c)
+            %b = Add(%a, %row)
+            %s = Relu(%b)
+            %d = Sub(%s, %x)
+            %e = Mul(%d, %d)
+            %z = Add(%e, %c)
+            %y = ReduceMean(%z, %axis)
+            output \"y\" = %y
+        }}"
+    )
+}
+
+/// What is measured: a title and a graph.
+fn graphs() -> [(&'static str, String); 4] {
+    let feed_forward = r#"graph "g" {
+        input %x: f32[3725, 768]
+        const %w1: f32[768, 3072] = @w1
+        const %b1: f32[3072] = @b1
+        const %w2: f32[3072, 768] = @w2
+        const %b2: f32[768] = @b2
+        %h = MatMul(%x, %w1)
+        %hb = Add(%h, %b1)
+        %a = Gelu(%hb)
+        %o = MatMul(%a, %w2)
+        %ob = Add(%o, %b2)
+        %y = Add(%ob, %x)
+        output "y" = %y
+    }"#;
+    let convolution = r#"graph "g" {
+        input %x: f32[1, 64, 56, 56]
+        const %w: f32[64, 64, 3, 3] = @w
+        const %s: f32[64] = @s
+        const %v: f32[64] = @v
+        %c = Conv(%x, %w) {pads = [1, 1, 1, 1]}
+        %n = BatchNormalization(%c, %s, %s, %s, %v)
+        %r = Add(%n, %x)
+        %y = Relu(%r)
+        output "y" = %y
+    }"#;
+    [
+        ("feed-forward 3725 x 768 x 3072, GELU, residual", feed_forward.into()),
+        ("six functions of 8 Mi elements", six_functions(8192, 1024, "1024")),
+        ("the same over rows of 49", six_functions(171_196, 49, "171196, 1")),
+        ("convolution 64 x 56 x 56, normalisation, residual, Relu", convolution.into()),
+    ]
+}
 
 fn tensor(shape: &[usize]) -> Result<Tensor> {
     let n = shape.iter().product::<usize>();
@@ -109,8 +95,8 @@ fn main() -> Result<()> {
     let rounds = number(1).unwrap_or(20);
     let threads = number(2).unwrap_or(1);
     let runtime = Runtime::new(&RuntimeOptions { threads, ..RuntimeOptions::default() })?;
-    for (what, source) in GRAPHS {
-        let graph = parse(source)?;
+    for (what, source) in graphs() {
+        let graph = parse(&source)?;
         let mut inputs: Vec<Value> = Vec::new();
         for id in graph.inputs() {
             let dims = graph.fact(*id).shape().unwrap_or_default();

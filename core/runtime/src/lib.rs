@@ -14,6 +14,7 @@ mod cancel;
 mod exec;
 mod kernels;
 mod lower;
+mod packs;
 mod plan;
 mod pool;
 mod profile;
@@ -39,6 +40,7 @@ pub fn prepare(graph: Graph) -> Result<Graph> {
 pub use cancel::Cancel;
 pub use deepseek_kernels_cpu::{Isa, Level};
 pub use lower::{LowerOptions, lower};
+pub use packs::Packs;
 pub use plan::{MemoryReport, Plan, PlannedKind, PlannedSpan, PlannedValue};
 pub use pool::{ActiveRun, ThreadPool};
 pub use profile::{Profile, ProfileEvent, ProfileTensor};

@@ -45,8 +45,19 @@ impl Ragged {
     /// # Errors
     /// `Unsupported` with node and reason if the graph has no packed form; as [`Plan::new`].
     pub fn new(graph: &Graph, runtime: &Runtime) -> Result<Ragged> {
+        Ragged::within(graph, runtime, 0)
+    }
+
+    /// As [`Ragged::new`]; runs that take more than `budget` bytes beyond the constants are
+    /// refused, 0 sets no bound.
+    ///
+    /// # Errors
+    /// As [`Ragged::new`].
+    pub fn within(graph: &Graph, runtime: &Runtime, budget: u64) -> Result<Ragged> {
         let Packed { graph, inputs, outputs, batch, seq, tokens, longest, lengths } = pack(graph)?;
-        let plan = Arc::new(Plan::new(cut_fast(&graph)?, runtime)?);
+        let mut plan = Plan::new(cut_fast(&graph)?, runtime)?;
+        plan.limit(budget);
+        let plan = Arc::new(plan);
         Ok(Ragged { plan, inputs, outputs, batch, seq, tokens, longest, lengths })
     }
 

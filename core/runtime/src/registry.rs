@@ -6,9 +6,11 @@
 //! this is where constant weights are packed. An operator without a candidate runs
 //! on its scalar reference.
 
+use crate::packs::Packs;
 use deepseek_graph::{Dim, Fact, Graph, Node};
 use deepseek_kernels_cpu::{Isa, Parallel};
 use deepseek_tensor::{DType, Dims, Element, Result, Tensor, ensure, err};
+use std::sync::Arc;
 
 /// A registered kernel.
 pub struct KernelDef {
@@ -28,6 +30,10 @@ pub struct PrepareArgs<'a> {
     pub isa: Isa,
     /// Computing threads of the runtime.
     pub threads: usize,
+    /// Who runs the tasks of packing.
+    pub pool: &'a dyn Parallel,
+    /// Constants packed already.
+    pub packs: &'a Packs,
 }
 
 impl<'a> PrepareArgs<'a> {
@@ -49,6 +55,19 @@ impl<'a> PrepareArgs<'a> {
     /// Element type of input `i`, if it is a tensor.
     pub fn dtype(&self, i: usize) -> Option<DType> {
         self.input(i).and_then(|f| f.dtype().ok())
+    }
+
+    /// A constant in the form that a kernel reads; see [`Packs::get`].
+    ///
+    /// # Errors
+    /// Those of `make`.
+    pub fn pack<T: Send + Sync + 'static>(
+        &self,
+        constant: &Tensor,
+        form: &str,
+        make: impl FnOnce(&Tensor) -> Result<T>,
+    ) -> Result<Arc<T>> {
+        self.packs.get(constant, form, || make(&constant.to_contiguous()?))
     }
 
     /// Constant tensor behind input `i`, if it is one.

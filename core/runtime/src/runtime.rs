@@ -1,5 +1,6 @@
 //! The engine-wide resources: threads, instruction set, byte budget.
 
+use crate::packs::Packs;
 use crate::pool::ThreadPool;
 use deepseek_kernels_cpu::Isa;
 use deepseek_tensor::{Result, bail, ensure};
@@ -31,6 +32,7 @@ struct Inner {
     isa: Isa,
     budget: u64,
     reserved: AtomicU64,
+    packs: Packs,
 }
 
 impl Runtime {
@@ -54,6 +56,7 @@ impl Runtime {
             isa: options.isa.unwrap_or_else(Isa::best),
             budget: options.memory_budget_bytes,
             reserved: AtomicU64::new(0),
+            packs: Packs::default(),
         })))
     }
 
@@ -70,6 +73,11 @@ impl Runtime {
     /// The instruction set that kernels use.
     pub fn isa(&self) -> Isa {
         self.0.isa
+    }
+
+    /// Constants that plans have packed for their kernels.
+    pub(crate) fn packs(&self) -> &Packs {
+        &self.0.packs
     }
 
     /// Bytes that sessions hold now: arenas, and what runs under way have beside them.

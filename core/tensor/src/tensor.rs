@@ -377,6 +377,14 @@ impl Tensor {
         Ok(&mut self.unique_bytes()?[start..start + n])
     }
 
+    /// The storage, which other tensors may share; `None` for strings.
+    pub fn buffer(&self) -> Option<&Arc<Buffer>> {
+        match &self.storage {
+            Storage::Bytes(b) => Some(b),
+            Storage::Text(_) => None,
+        }
+    }
+
     /// Address of the first element, for kernels and foreign callers; null for strings.
     pub fn as_ptr(&self) -> *const u8 {
         match &self.storage {

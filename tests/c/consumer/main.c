@@ -25,7 +25,7 @@ int main(void)
     x[1] = x[0];
     if (deepseek_graph_add_node(graph, "Add", NULL, NULL, x, 2, &sum, 1, NULL) != DEEPSEEK_STATUS_OK
         || deepseek_graph_add_output(graph, "sum", sum, NULL) != DEEPSEEK_STATUS_OK
-        || deepseek_graph_build(graph, runtime, &model, NULL) != DEEPSEEK_STATUS_OK
+        || deepseek_graph_build(graph, runtime, NULL, &model, NULL) != DEEPSEEK_STATUS_OK
         || deepseek_session_new(model, NULL, &session, NULL) != DEEPSEEK_STATUS_OK
         || deepseek_tensor_new(DEEPSEEK_DTYPE_F32, NULL, 0, &two, sizeof two, &tensor, NULL)
                != DEEPSEEK_STATUS_OK

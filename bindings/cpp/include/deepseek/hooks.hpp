@@ -4,6 +4,7 @@
 
 namespace deepseek::bridge {
 
+struct Lists;
 struct Outputs;
 struct Status;
 
@@ -20,6 +21,14 @@ public:
     virtual ~Listener() = default;
     /// `outputs` (a box to take over) if the run succeeded, else null and the reason.
     virtual void done(Outputs *outputs, const Status &status) noexcept = 0;
+};
+
+/// As `Listener`, for a ragged run.
+class ListsListener {
+public:
+    virtual ~ListsListener() = default;
+    /// `lists` (a box to take over) if the run succeeded, else null and the reason.
+    virtual void done(Lists *lists, const Status &status) noexcept = 0;
 };
 
 } // namespace deepseek::bridge

@@ -10,6 +10,9 @@ use std::io::Write;
 pub struct Args {
     #[command(flatten)]
     model: ModelArgs,
+    /// Read a .deepseek file whole and hold every tensor against its digest.
+    #[arg(long)]
+    verify: bool,
     /// Print one JSON object.
     #[arg(long)]
     json: bool,
@@ -17,6 +20,9 @@ pub struct Args {
 
 /// Runs the command.
 pub fn run(args: &Args, out: &mut impl Write) -> Result<()> {
+    if args.verify {
+        deepseek::verify_package(&args.model.model)?;
+    }
     let model = args.model.open()?;
     let s = model.summary();
     let formula = model.memory_formula();

@@ -6,6 +6,7 @@
 
 use super::json::Object;
 use deepseek_tensor::{Result, bail, ensure};
+use serde::{Deserialize, Serialize};
 
 /// Largest extent of a layer that is believed.
 const MAX_EXTENT: i64 = 1 << 24;
@@ -171,7 +172,8 @@ pub(super) fn family(config: &Object) -> Result<&'static Family> {
 }
 
 /// The function between the two matrices of a layer's network.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Activation {
     /// GELU by the error function.
     Gelu,
@@ -182,7 +184,7 @@ pub enum Activation {
 }
 
 /// The sizes and choices of an encoder.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct EncoderConfig {
     /// `model_type` of `config.json`.
     pub model_type: String,

@@ -42,6 +42,18 @@ impl Object {
         }
     }
 
+    /// Reads the object that `bytes` spell; `file` is the name for messages.
+    ///
+    /// # Errors
+    /// `InvalidFile` if they do not hold one JSON object.
+    pub fn parse(file: &str, bytes: &[u8]) -> Result<Self> {
+        match serde_json::from_slice(bytes) {
+            Ok(Value::Object(fields)) => Ok(Object { file: file.to_owned(), fields }),
+            Ok(other) => bail!(InvalidFile, "{file} must hold an object, not {}", quote(&other)),
+            Err(e) => bail!(InvalidFile, "{file} is not valid JSON: {e}"),
+        }
+    }
+
     /// As [`Object::read`], or `None` if there is no such file.
     ///
     /// # Errors

@@ -9,6 +9,7 @@ use super::json::Object;
 use super::weights::Checkpoint;
 use deepseek_graph::{ValueId, ops};
 use deepseek_tensor::{DType, Result, Tensor, bail, ensure, err};
+use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::path::{Component, Path, PathBuf};
 
@@ -30,7 +31,8 @@ const MAX_STAGES: usize = 64;
 const MIN_COUNT: f32 = 1e-9;
 
 /// How token vectors become one vector. Masked tokens contribute nothing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Pooling {
     /// The first token.
     Cls,
@@ -75,7 +77,7 @@ impl fmt::Display for Pooling {
 }
 
 /// What a sentence encoder does around its transformer.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SentenceConfig {
     /// Whether the directory says so itself, in `modules.json`.
     pub declared: bool,

@@ -11,7 +11,7 @@
 mod wire;
 
 use deepseek_graph::text;
-use deepseek_import::{onnx, safetensors};
+use deepseek_import::{onnx, package, safetensors};
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -70,6 +70,34 @@ fn import_safetensors(bytes: &[u8]) -> bool {
     safetensors::from_bytes(bytes::Bytes::copy_from_slice(bytes)).is_ok()
 }
 
+fn import_package(bytes: &[u8]) -> bool {
+    package::from_bytes(bytes::Bytes::copy_from_slice(bytes)).is_ok()
+}
+
+/// A `.deepseek` file of an ONNX model, without the digest that would keep every change out.
+fn packaged(model: &Msg) -> Vec<u8> {
+    let graph = onnx::load_bytes(&model.0, None).expect("an honest model");
+    let (source, files) = ("onnx".to_owned(), BTreeMap::new());
+    // The tests of one process run side by side.
+    static FILES: AtomicUsize = AtomicUsize::new(0);
+    let name = format!("deepseek-hostile-{}-{}", std::process::id(), FILES.fetch_add(1, Relaxed));
+    let path = std::env::temp_dir().join(name);
+    package::save(&package::Package { graph, source, files, encoder: None }, &path)
+        .expect("there is a directory for temporary files");
+    let bytes = std::fs::read(&path).expect("it was just written");
+    std::fs::remove_file(&path).expect("as above");
+    let len = u64::from_le_bytes(bytes[..8].try_into().expect("eight bytes")) as usize;
+    let mut header: serde_json::Value =
+        serde_json::from_slice(&bytes[8..8 + len]).expect("a header that was just written");
+    let metadata = header["__metadata__"].as_object_mut().expect("metadata");
+    metadata.remove("deepseek.sha256").expect("a digest");
+    let header = header.to_string();
+    let mut out = (header.len() as u64).to_le_bytes().to_vec();
+    out.extend(header.as_bytes());
+    out.extend(&bytes[8 + len..]);
+    out
+}
+
 fn import_text(bytes: &[u8]) -> bool {
     std::str::from_utf8(bytes).is_ok_and(|t| text::parse(t, &BTreeMap::new()).is_ok())
 }
@@ -88,6 +116,7 @@ fn targets() -> Vec<(&'static str, Import, Vec<u8>)> {
         ("onnx functions", import_onnx, functions().0),
         ("onnx old opset", import_onnx, old_opset().0),
         ("safetensors", import_safetensors, weights()),
+        ("package", import_package, packaged(&control_flow())),
         ("text perceptron", import_text, printed(&perceptron())),
         ("text control flow", import_text, printed(&control_flow())),
     ]

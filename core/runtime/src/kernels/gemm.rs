@@ -4,10 +4,10 @@ use super::elementwise::function;
 use super::{all_f32, attr_f32, attr_i64, bind, expect_shape, floats};
 use crate::registry::{KernelArgs, KernelDef, PrepareArgs, Prepared};
 use deepseek_graph::{Dim, Fact, ops};
-use deepseek_kernels_cpu::Serial;
 use deepseek_kernels_cpu::elementwise::Unary;
 use deepseek_kernels_cpu::gemm::{self, Bias, Epilogue, Lhs, Mat, Out, PackedB, Rhs, Shape};
 use deepseek_tensor::{Result, Tensor, broadcast_shapes, ensure};
+use std::sync::Arc;
 
 pub(super) static KERNELS: &[KernelDef] = &[
     KernelDef { op: "FusedMatMul", prepare: fused },
@@ -87,9 +87,8 @@ fn product(args: &PrepareArgs, finish: Finish) -> Result<Option<Prepared>> {
     if b.len() == 2
         && let Some(weights) = args.constant(1)
     {
-        let weights = weights.to_contiguous()?;
-        let (k, n, mat) = oriented(&weights, finish.trans_b)?;
-        let packed = PackedB::new(args.isa, &Serial, k, n, mat);
+        let packed = pack_rhs(args, weights, finish.trans_b)?;
+        let (k, n) = (packed.k(), packed.n());
         let scratch =
             scratch_bound(args, &[], &Dim::product(&a[..a.len() - 1]), &a[a.len() - 1], None);
         return bind(args, "f32", "gemm-packed", scratch, move |args| {
@@ -229,11 +228,7 @@ fn gemm_op(args: &PrepareArgs) -> Result<Option<Prepared>> {
     let (m, k) = if ta { (&a[1], &a[0]) } else { (&a[0], &a[1]) };
     let n = if tb { &b[0] } else { &b[1] };
     let packed = match args.constant(1) {
-        Some(w) => {
-            let w = w.to_contiguous()?;
-            let (k, n, mat) = oriented(&w, tb)?;
-            Some(PackedB::new(args.isa, &Serial, k, n, mat))
-        }
+        Some(w) => Some(pack_rhs(args, w, tb)?),
         None => None,
     };
     let scratch = scratch_bound(args, &[], m, k, packed.is_none().then_some(n));
@@ -266,6 +261,15 @@ fn gemm_op(args: &PrepareArgs) -> Result<Option<Prepared>> {
         let out = Out::dense(args.outputs[0].as_slice_mut()?, n);
         gemm::gemm(isa, pool, shape, Lhs::Strided(lhs), rhs, out, &epilogue, scratch);
         Ok(())
+    })
+}
+
+/// A constant right operand in panels.
+fn pack_rhs(args: &PrepareArgs, w: &Tensor, transposed: bool) -> Result<Arc<PackedB>> {
+    let form = if transposed { "gemm-rhs-transposed" } else { "gemm-rhs" };
+    args.pack(w, form, |w| {
+        let (k, n, mat) = oriented(w, transposed)?;
+        Ok(PackedB::new(args.isa, args.pool, k, n, mat))
     })
 }
 

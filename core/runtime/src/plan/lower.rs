@@ -179,8 +179,15 @@ impl Lowering {
         }
         let ranked = node.outputs.iter().flatten().all(|id| graph.fact(*id).rank().is_some());
         if ranked {
-            let threads = runtime.pool().threads();
-            let args = PrepareArgs { node, graph, isa: runtime.isa(), threads };
+            let pool = runtime.pool();
+            let args = PrepareArgs {
+                node,
+                graph,
+                isa: runtime.isa(),
+                threads: pool.threads(),
+                pool,
+                packs: runtime.packs(),
+            };
             for def in candidates(node.op.name()) {
                 if let Some(p) = (def.prepare)(&args)?
                     && p.scratch_bytes.symbols().is_subset(&self.known_symbols)

@@ -180,8 +180,28 @@ public final class GraphBuilder extends NativeObject {
      * @throws DeepseekException {@code INVALID_GRAPH} if there is no output
      */
     public Model build(Runtime runtime) {
+        return build(runtime, ModelOptions.defaults());
+    }
+
+    /**
+     * Compiles the graph. The builder may go on and build again.
+     *
+     * @param runtime where it will run
+     * @param options byte budget and what it must hold for
+     * @return the model
+     * @throws DeepseekException {@code INVALID_GRAPH} if there is no output, {@code BUDGET_EXCEEDED}
+     *     naming the least budget that would do, {@code NOT_FOUND} or {@code SHAPE_MISMATCH} for a
+     *     shape that fits no input
+     */
+    public Model build(Runtime runtime, ModelOptions options) {
         try {
-            return new Model(buildModel(handle, runtime.handle));
+            return new Model(buildModel(
+                    handle,
+                    runtime.handle,
+                    options.memoryBudgetBytes,
+                    options.whole,
+                    options.names,
+                    options.shapes));
         } finally {
             Reference.reachabilityFence(runtime);
         }
@@ -202,5 +222,11 @@ public final class GraphBuilder extends NativeObject {
 
     private native byte[] typeText(long handle, long owner, int index);
 
-    private native long buildModel(long handle, long runtime);
+    private native long buildModel(
+            long handle,
+            long runtime,
+            long memoryBudgetBytes,
+            boolean whole,
+            byte[] names,
+            long[] shapes);
 }

@@ -6,7 +6,6 @@ import java.util.Arrays;
 import java.util.List;
 import java.util.Map;
 import java.util.Objects;
-import java.util.stream.LongStream;
 
 /** A graph compiled for a runtime, with its weights. Immutable; any thread may use it. */
 public final class Model extends NativeObject {
@@ -15,7 +14,8 @@ public final class Model extends NativeObject {
     }
 
     /**
-     * Opens an {@code .onnx} file, or a directory with {@code config.json} and safetensors weights.
+     * Opens an {@code .onnx} or {@code .deepseek} file, or a directory with {@code config.json} and
+     * safetensors weights.
      *
      * @param path the file or directory
      * @param runtime where it will run
@@ -25,8 +25,30 @@ public final class Model extends NativeObject {
      *     format, operator or field
      */
     public static Model open(Path path, Runtime runtime) {
+        return open(path, runtime, ModelOptions.defaults());
+    }
+
+    /**
+     * Opens an {@code .onnx} or {@code .deepseek} file, or a directory with {@code config.json} and
+     * safetensors weights.
+     *
+     * @param path the file or directory
+     * @param runtime where it will run
+     * @param options byte budget and what it must hold for
+     * @return the model
+     * @throws DeepseekException as {@link #open(Path, Runtime)}, {@code BUDGET_EXCEEDED} naming the
+     *     least budget that would do, {@code NOT_FOUND} or {@code SHAPE_MISMATCH} for a shape that
+     *     fits no input
+     */
+    public static Model open(Path path, Runtime runtime, ModelOptions options) {
         try {
-            return new Model(openPath(Wire.bytes(path.toString()), runtime.handle));
+            return new Model(openPath(
+                    Wire.bytes(path.toString()),
+                    runtime.handle,
+                    options.memoryBudgetBytes,
+                    options.whole,
+                    options.names,
+                    options.shapes));
         } finally {
             Reference.reachabilityFence(runtime);
         }
@@ -38,12 +60,31 @@ public final class Model extends NativeObject {
      * @param bytes what an {@code .onnx} file contains
      * @param runtime where it will run
      * @return the model
-     * @throws DeepseekException as {@link #open}
+     * @throws DeepseekException as {@link #open(Path, Runtime)}
      */
     public static Model fromOnnx(byte[] bytes, Runtime runtime) {
+        return fromOnnx(bytes, runtime, ModelOptions.defaults());
+    }
+
+    /**
+     * Loads an ONNX model from memory. External data is refused: it has no directory.
+     *
+     * @param bytes what an {@code .onnx} file contains
+     * @param runtime where it will run
+     * @param options byte budget and what it must hold for
+     * @return the model
+     * @throws DeepseekException as {@link #open(Path, Runtime, ModelOptions)}
+     */
+    public static Model fromOnnx(byte[] bytes, Runtime runtime, ModelOptions options) {
         Objects.requireNonNull(bytes, "bytes");
         try {
-            return new Model(openBytes(bytes, runtime.handle));
+            return new Model(openBytes(
+                    bytes,
+                    runtime.handle,
+                    options.memoryBudgetBytes,
+                    options.whole,
+                    options.names,
+                    options.shapes));
         } finally {
             Reference.reachabilityFence(runtime);
         }
@@ -91,10 +132,8 @@ public final class Model extends NativeObject {
      *     a value
      */
     public MemoryPlan planMemoryForShapes(Map<String, long[]> shapes) {
-        long[] packed = shapes.values().stream()
-                .flatMapToLong(shape -> LongStream.concat(LongStream.of(shape.length), Arrays.stream(shape)))
-                .toArray();
-        return new MemoryPlan(planShapes(handle, Wire.bytes(shapes.keySet()), packed));
+        byte[] names = Wire.bytes(shapes.keySet());
+        return new MemoryPlan(planShapes(handle, names, ModelOptions.pack(shapes)));
     }
 
     /**
@@ -130,6 +169,18 @@ public final class Model extends NativeObject {
     }
 
     /**
+     * Writes the model to a {@code .deepseek} file: the prepared graph, the weights, and what came
+     * with them, such as the files of a tokenizer. What is at {@code path} is replaced when all is
+     * written.
+     *
+     * @param path the file; its name ends in {@code .deepseek}
+     * @throws DeepseekException {@code IO} naming the path, {@code INVALID_ARGUMENT} for another name
+     */
+    public void save(Path path) {
+        savePath(handle, Wire.bytes(path.toString()));
+    }
+
+    /**
      * What the model consists of: inputs, outputs, symbols, operators, parameters.
      *
      * @return a JSON object
@@ -147,9 +198,11 @@ public final class Model extends NativeObject {
         return new Session(newSession(handle));
     }
 
-    private static native long openPath(byte[] path, long runtime);
+    private static native long openPath(
+            byte[] path, long runtime, long memoryBudgetBytes, boolean whole, byte[] names, long[] shapes);
 
-    private static native long openBytes(byte[] bytes, long runtime);
+    private static native long openBytes(
+            byte[] bytes, long runtime, long memoryBudgetBytes, boolean whole, byte[] names, long[] shapes);
 
     private native byte[] inputSpecs(long handle);
 
@@ -164,6 +217,8 @@ public final class Model extends NativeObject {
     private native byte[] planLengths(long handle, long[] lengths);
 
     private native byte[] formula(long handle);
+
+    private native void savePath(long handle, byte[] path);
 
     private native byte[] summaryJson(long handle);
 

@@ -2,6 +2,8 @@ package ai.deepseek;
 
 import java.util.Arrays;
 import java.util.Objects;
+import java.util.concurrent.CompletableFuture;
+import java.util.concurrent.ExecutionException;
 
 /** What the tests say. */
 final class Check {
@@ -38,6 +40,20 @@ final class Check {
             throw new AssertionError("expected " + code + ", got " + e, e);
         }
         throw new AssertionError("expected " + code + ", got no failure");
+    }
+
+    /** Why a call on another thread failed. */
+    static Throwable failure(CompletableFuture<?> future) throws InterruptedException {
+        try {
+            throw new AssertionError("expected a failure, got " + future.get());
+        } catch (ExecutionException e) {
+            return e.getCause();
+        }
+    }
+
+    /** A run on another thread was cut short. */
+    static void cancelled(CompletableFuture<?> future) throws InterruptedException {
+        equal(CancelledException.class, failure(future).getClass(), "cause");
     }
 
     static void throwsNull(Body body) throws Exception {

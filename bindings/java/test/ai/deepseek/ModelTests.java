@@ -1,5 +1,6 @@
 package ai.deepseek;
 
+import java.io.IOException;
 import java.nio.charset.StandardCharsets;
 import java.nio.file.Files;
 import java.nio.file.Path;
@@ -40,6 +41,23 @@ final class ModelTests {
             Check.equal("graph", summary.get("source"), "source");
             Check.equal(6.0, summary.get("parameters"), "parameters");
             Check.that(model.memoryFormula().contains("batch"), model.memoryFormula());
+        }
+    }
+
+    static void savedModelsAreTheModel() throws IOException {
+        Path file = Files.createTempDirectory("deepseek").resolve("small.deepseek");
+        try (Model model = small()) {
+            model.save(file);
+            try (Model back = Model.open(file, RUNTIME)) {
+                Check.equal(model.summary(), back.summary(), "summary");
+            }
+            byte[] first = Files.readAllBytes(file);
+            model.save(file);
+            Check.equal(first, Files.readAllBytes(file), "bytes of a second file");
+            Files.delete(file);
+            Files.delete(file.getParent());
+            Check.fails(StatusCode.IO, () -> model.save(file), file.toString());
+            Check.fails(StatusCode.INVALID_ARGUMENT, () -> model.save(Path.of("small.onnx")), ".deepseek");
         }
     }
 
@@ -150,6 +168,70 @@ final class ModelTests {
                 Check.fails(StatusCode.INVALID_STATE, () -> rows.get(1).toFloatArray());
             }
         }
+    }
+
+    /** {@code y = relu(x w) v}, with 1024 columns between: what a byte budget cuts into blocks of rows. */
+    private static Model wide(ModelOptions options) {
+        try (GraphBuilder graph = new GraphBuilder("wide");
+                Tensor w = Tensor.zeros(DType.F32, 16, 1024);
+                Tensor v = Tensor.zeros(DType.F32, 1024, 16)) {
+            GraphBuilder.Value x = graph.input("x", DType.F32, "rows", "16");
+            GraphBuilder.Value up = graph.node("Relu", graph.node("MatMul", x, graph.constant("w", w)));
+            graph.output("y", graph.node("MatMul", up, graph.constant("v", v)));
+            return graph.build(RUNTIME, options);
+        }
+    }
+
+    private static long planned(ModelOptions options) {
+        try (Model model = wide(options)) {
+            return model.planMemory(Map.of("rows", 300L)).plannedBytes();
+        }
+    }
+
+    static void budgetsAreMetOrRefused() {
+        ModelOptions whole = ModelOptions.defaults().whole(true);
+        ModelOptions largest = whole.shapes(Map.of("x", new long[] {300, 16}));
+        long most = planned(whole);
+        ModelOptions less = largest.memoryBudgetBytes(most - 1);
+        long cut = planned(less);
+        Check.that(cut < most, "cut: " + cut + ", whole: " + most);
+        try (Model model = wide(less);
+                Session session = model.newSession();
+                Tensor fits = Tensor.zeros(DType.F32, 300, 16);
+                Tensor large = Tensor.zeros(DType.F32, 30_000, 16)) {
+            session.run(Map.of("x", fits)).close();
+            Check.fails(
+                    StatusCode.BUDGET_EXCEEDED, () -> session.run(Map.of("x", large)), "memory_budget_bytes");
+        }
+
+        DeepseekException refused =
+                Check.fails(StatusCode.BUDGET_EXCEEDED, () -> wide(largest.memoryBudgetBytes(1)), "is 1;");
+        long least = Long.parseLong(refused.getMessage().replaceAll("(?s).*raise it to (\\d+).*", "$1"));
+        Check.that(least > 300 * 16 * 4 && least <= cut, "least: " + least);
+        Check.fails(
+                StatusCode.BUDGET_EXCEEDED,
+                () -> wide(largest.memoryBudgetBytes(least - 1)),
+                "raise it to " + least);
+        Check.equal(least, planned(largest.memoryBudgetBytes(least)), "planned bytes");
+
+        Check.fails(StatusCode.INVALID_ARGUMENT, () -> wide(whole.memoryBudgetBytes(-1)), "memoryBudgetBytes is -1");
+        Check.fails(StatusCode.NOT_FOUND, () -> wide(whole.shapes(Map.of("q", new long[] {1, 16}))), "'q'", "'x'");
+        Check.fails(
+                StatusCode.SHAPE_MISMATCH, () -> wide(whole.shapes(Map.of("x", new long[] {16}))), "f32[rows, 16]");
+        Check.fails(
+                StatusCode.INVALID_ARGUMENT, () -> wide(whole.shapes(Map.of("x", new long[] {-1, 16}))), "negative");
+        ModelOptions tight = ModelOptions.defaults()
+                .memoryBudgetBytes(64)
+                .shapes(Map.of("input_ids", new long[] {1, 7}));
+        Check.fails(
+                StatusCode.BUDGET_EXCEEDED,
+                () -> Model.open(EmbedderTests.DIRECTORY, RUNTIME, tight),
+                "memory_budget_bytes is 64");
+        Model.fromOnnx(onnxAdd(), RUNTIME, ModelOptions.defaults().memoryBudgetBytes(1000)).close();
+        Check.fails(
+                StatusCode.BUDGET_EXCEEDED,
+                () -> Model.fromOnnx(onnxAdd(), RUNTIME, tight.shapes(Map.of("x", new long[] {100}))),
+                "raise it to 400");
     }
 
     static void filesThatAreNotModelsAreRefused() throws Exception {

@@ -107,13 +107,26 @@ final class SurfaceTests {
                 tensors.add(tensor(input));
                 inputs.put((String) input.get("name"), tensors.get(tensors.size() - 1));
             }
-            try (Model model = graph.build(ModelTests.RUNTIME);
+            try (Model model = graph.build(ModelTests.RUNTIME, options(Json.object(recorded.get("options"))));
                     Session session = model.newSession()) {
                 return session.run(inputs);
             }
         } finally {
             tensors.forEach(Tensor::close);
         }
+    }
+
+    /** Options of a model; the defaults where there are none. */
+    private static ModelOptions options(Map<String, Object> described) {
+        if (described == null) {
+            return ModelOptions.defaults();
+        }
+        Map<String, long[]> shapes = new LinkedHashMap<>();
+        Json.object(described.get("shapes")).forEach((name, shape) -> shapes.put(name, Json.longs(shape)));
+        return ModelOptions.defaults()
+                .memoryBudgetBytes(((Double) described.get("memory_budget_bytes")).longValue())
+                .whole((Boolean) described.get("whole"))
+                .shapes(shapes);
     }
 
     private static Tensor tensor(Map<String, Object> described) {

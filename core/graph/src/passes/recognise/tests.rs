@@ -17,6 +17,15 @@ struct Case {
     says: &'static str,
 }
 
+const fn one(
+    what: &'static str,
+    body: &'static str,
+    ops: &'static [&'static str],
+    says: &'static str,
+) -> Case {
+    Case { what, body, ops, says }
+}
+
 /// Inputs and constants that the bodies share. `p` and `k` are queries and keys of 2 heads of 4.
 fn graph(body: &str) -> Graph {
     let head = r#"graph "g" where b in 1.., s in 1.., t in 1.. {
@@ -437,7 +446,6 @@ fn other_forms_of_heads() {
 
 #[test]
 fn activations_in_every_order() {
-    let one = |what, body, ops, says| Case { what, body, ops, says };
     check(&[
         one(
             "gelu of a product",
@@ -491,7 +499,6 @@ fn activations_in_every_order() {
 
 #[test]
 fn norms_in_every_order() {
-    let one = |what, body, ops, says| Case { what, body, ops, says };
     check(&[
         one(
             "layer",
@@ -534,7 +541,6 @@ fn norms_in_every_order() {
 
 #[test]
 fn shapes_move_less() {
-    let one = |what, body, ops, says| Case { what, body, ops, says };
     check(&[
         one(
             "transposes compose",

@@ -1,4 +1,6 @@
-"""Writes tests/surface/cases.json as lines of tab-separated fields, for a reader without JSON.
+"""Writes cases.json as lines of tab-separated fields, for a reader without JSON.
+
+usage: python tests/surface/flatten.py tests/surface/cases.json
 
 A list is joined with ';', an absent item is '~', strings are hexadecimal UTF-8 after a '.'.
 """
@@ -35,6 +37,11 @@ for case in json.load(open(sys.argv[1], encoding="utf-8"))["cases"]:
         line("constant", *tensor(c))
     for n in graph["nodes"]:
         line("node", n["op"], n["name"], n["attrs"], listed(n["inputs"]), listed(n["outputs"]))
+    for name, shape in graph.get("options", {}).get("shapes", {}).items():
+        line("options_shape", name, listed(shape))
+    if "options" in graph:
+        o = graph["options"]
+        line("options", str(o["memory_budget_bytes"]), str(int(o["whole"])))
     for name, value in graph["outputs"]:
         line("graph_output", name, value)
     for i in case["inputs"]:

@@ -1,0 +1,37 @@
+//! `deepseek convert`.
+
+use crate::options::human_bytes;
+use crate::say;
+use deepseek::{Model, Result, Runtime};
+use std::io::Write;
+use std::path::PathBuf;
+
+/// Options of `convert`.
+#[derive(clap::Args)]
+pub struct Args {
+    /// An `.onnx` or `.deepseek` file, or a Hugging Face directory.
+    input: PathBuf,
+    /// The `.deepseek` file to write.
+    output: PathBuf,
+    /// Print one JSON object.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Runs the command.
+pub fn run(args: &Args, out: &mut impl Write) -> Result<()> {
+    let model = Model::open(&args.input, &Runtime::new(&Default::default())?)?;
+    model.save(&args.output)?;
+    let bytes = std::fs::metadata(&args.output).map_or(0, |m| m.len());
+    let s = model.summary();
+    let output = args.output.display();
+    if args.json {
+        let line = serde_json::json!({
+            "output": output.to_string(), "bytes": bytes, "source": s.source, "nodes": s.nodes,
+            "parameters": s.parameters, "parameter_bytes": s.parameter_bytes,
+        });
+        return say(out, line);
+    }
+    let size = human_bytes(bytes);
+    say(out, format_args!("{output}: {size}, {} nodes, {} parameters", s.nodes, s.parameters))
+}

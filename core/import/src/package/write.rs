@@ -1,0 +1,190 @@
+//! Writing.
+
+use super::{FILES, MAIN, MANIFEST, MANIFEST_SHA256, Package, VERSION};
+use deepseek_graph::text;
+use deepseek_tensor::{DType, Result, Tensor, ensure, err};
+use serde_json::{Map, Value, json};
+use sha2::{Digest, Sha256};
+use std::borrow::Cow;
+use std::fs::File;
+use std::io::{BufWriter, Write};
+use std::path::{Path, PathBuf};
+
+/// Alignment, in bytes, of the data and of large tensors.
+const ALIGN: usize = 64;
+
+/// A tensor of the file.
+struct Section<'a> {
+    name: String,
+    /// As safetensors spells it.
+    dtype: &'static str,
+    shape: Vec<usize>,
+    /// Bytes of an element.
+    width: usize,
+    bytes: Cow<'a, [u8]>,
+}
+
+/// Writes `package` to `path`, replacing what is there when all is written.
+///
+/// # Errors
+/// `Io` naming the path, a full disk among the reasons; `InvalidArgument` if a weight and a file
+/// have the same name.
+pub fn save(package: &Package, path: impl AsRef<Path>) -> Result<()> {
+    let path = path.as_ref();
+    let constants = text::large_constants(&package.graph);
+    let contiguous = constants
+        .iter()
+        .map(|(name, t)| Ok((name.as_str(), t.to_contiguous()?)))
+        .collect::<Result<Vec<_>>>()?;
+    let mut types = Map::new();
+    let mut sections = Vec::new();
+    for (name, t) in &contiguous {
+        ensure!(
+            !name.starts_with(FILES),
+            InvalidArgument,
+            "the constant '{name}' has a name of an attached file; rename it"
+        );
+        let (dtype, bytes) = match dtype_name(t.dtype()) {
+            Some(dtype) => (dtype, Cow::Borrowed(t.as_bytes()?)),
+            None => {
+                types.insert(
+                    (*name).to_owned(),
+                    json!({"dtype": t.dtype().name(), "shape": t.shape()}),
+                );
+                ("U8", raw_bytes(t)?)
+            }
+        };
+        let shape =
+            if dtype_name(t.dtype()).is_some() { t.shape().to_vec() } else { vec![bytes.len()] };
+        let width = if dtype == "U8" { 1 } else { t.dtype().bits().div_ceil(8) };
+        sections.push(Section { name: (*name).to_owned(), dtype, shape, width, bytes });
+    }
+    for (name, bytes) in &package.files {
+        let shape = vec![bytes.len()];
+        let bytes = Cow::Borrowed(&bytes[..]);
+        sections.push(Section {
+            name: format!("{FILES}{name}"),
+            dtype: "U8",
+            shape,
+            width: 1,
+            bytes,
+        });
+    }
+    // Whole lines first, then by falling width: nothing needs a gap, which the format forbids.
+    sections.sort_by(|a, b| {
+        let key = |s: &Section| (!s.bytes.len().is_multiple_of(ALIGN), std::cmp::Reverse(s.width));
+        key(a).cmp(&key(b)).then_with(|| a.name.cmp(&b.name))
+    });
+    let header = header(package, types, &sections)?;
+    write(path, |out| {
+        out.write_all(&(header.len() as u64).to_le_bytes())?;
+        out.write_all(header.as_bytes())?;
+        sections.iter().try_for_each(|s| out.write_all(&s.bytes))
+    })
+}
+
+/// The JSON header, padded so that data begins at a multiple of [`ALIGN`].
+fn header(package: &Package, types: Map<String, Value>, sections: &[Section]) -> Result<String> {
+    let digests: Map<String, Value> =
+        sections.iter().map(|s| (s.name.clone(), hex(&s.bytes).into())).collect();
+    let mut manifest = json!({
+        "version": VERSION,
+        "producer": concat!("libdeepseek ", env!("CARGO_PKG_VERSION")),
+        "source": package.source,
+        "graphs": {MAIN: text::print(&package.graph)},
+        "types": types,
+        "sha256": digests,
+    });
+    if let Some(encoder) = &package.encoder {
+        manifest["encoder"] = json!(encoder);
+    }
+    let manifest = manifest.to_string();
+    let digest = hex(manifest.as_bytes());
+    let mut header = Map::new();
+    header.insert("__metadata__".to_owned(), json!({MANIFEST: manifest, MANIFEST_SHA256: digest}));
+    let mut at = 0;
+    for s in sections {
+        let end = at + s.bytes.len();
+        header.insert(
+            s.name.clone(),
+            json!({"dtype": s.dtype, "shape": s.shape, "data_offsets": [at, end]}),
+        );
+        at = end;
+    }
+    let mut header = Value::Object(header).to_string();
+    let padded = (header.len() + 8).next_multiple_of(ALIGN) - 8;
+    header.push_str(&" ".repeat(padded - header.len()));
+    Ok(header)
+}
+
+/// Writes a file beside `path`, then renames it there.
+fn write(
+    path: &Path,
+    fill: impl FnOnce(&mut BufWriter<File>) -> std::io::Result<()>,
+) -> Result<()> {
+    let name = path
+        .file_name()
+        .ok_or_else(|| err!(InvalidArgument, "'{}' names no file to write", path.display()))?;
+    let mut hidden = std::ffi::OsString::from(".");
+    hidden.push(name);
+    hidden.push(format!(".{}.part", std::process::id()));
+    let part = Part(path.with_file_name(hidden));
+    let written = File::create(&part.0).and_then(|file| {
+        let mut out = BufWriter::with_capacity(1 << 20, file);
+        fill(&mut out)?;
+        out.into_inner().map_err(std::io::IntoInnerError::into_error)?.sync_all()?;
+        std::fs::rename(&part.0, path)
+    });
+    written.map_err(|e| {
+        err!(
+            Io,
+            "cannot write {}: {e}; check that the directory exists, may be written and has room",
+            path.display()
+        )
+    })
+}
+
+/// Removes an unfinished file.
+struct Part(PathBuf);
+
+impl Drop for Part {
+    fn drop(&mut self) {
+        // After the rename there is nothing under this name.
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+pub(super) fn hex(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().map(|b| format!("{b:02x}")).collect()
+}
+
+/// Bytes of elements that safetensors has no name for: packed integers as they are, strings as a
+/// JSON list.
+fn raw_bytes(t: &Tensor) -> Result<Cow<'_, [u8]>> {
+    if t.dtype() == DType::String {
+        return Ok(Cow::Owned(json!(t.as_strings()?).to_string().into_bytes()));
+    }
+    t.as_bytes().map(Cow::Borrowed)
+}
+
+/// The name of an element type in safetensors, if it has one whose elements are whole bytes.
+pub(super) fn dtype_name(dtype: DType) -> Option<&'static str> {
+    Some(match dtype {
+        DType::Bool => "BOOL",
+        DType::U8 => "U8",
+        DType::I8 => "I8",
+        DType::U16 => "U16",
+        DType::I16 => "I16",
+        DType::U32 => "U32",
+        DType::I32 => "I32",
+        DType::U64 => "U64",
+        DType::I64 => "I64",
+        DType::F16 => "F16",
+        DType::BF16 => "BF16",
+        DType::F32 => "F32",
+        DType::F64 => "F64",
+        DType::F8E4M3FN => "F8_E4M3",
+        DType::F8E5M2 => "F8_E5M2",
+        _ => return None,
+    })
+}
