@@ -367,7 +367,10 @@ export interface RuntimeOptions {
   threads?: number
   /** Bytes that all sessions together may hold for working memory; absent sets no bound. */
   memoryBudgetBytes?: number
-  /** Instruction-set level: `scalar`, `avx2` or `avx512`; absent takes the best. */
+  /**
+   * Instruction-set level: `scalar`, `avx2`, `avxvnni`, `avx512`, `avx512vnni`,
+   * `avx512bf16` or `amx`; absent takes the best.
+   */
   isa?: string
 }
 

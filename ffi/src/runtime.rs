@@ -14,6 +14,14 @@ pub const DEEPSEEK_ISA_SCALAR: i32 = 1;
 pub const DEEPSEEK_ISA_AVX2: i32 = 2;
 /// AVX-512 (F, BW, VL, DQ).
 pub const DEEPSEEK_ISA_AVX512: i32 = 3;
+/// AVX-VNNI over AVX2: 8-bit products.
+pub const DEEPSEEK_ISA_AVX_VNNI: i32 = 4;
+/// AVX512-VNNI over AVX-512: 8-bit products.
+pub const DEEPSEEK_ISA_AVX512_VNNI: i32 = 5;
+/// AVX512-BF16 over AVX512-VNNI: bf16 products.
+pub const DEEPSEEK_ISA_AVX512_BF16: i32 = 6;
+/// AMX-INT8 and AMX-BF16 over AVX512-BF16: products of tiles.
+pub const DEEPSEEK_ISA_AMX: i32 = 7;
 
 /// Threads, instruction set and byte budget, for all models opened with it. Shared. Make
 /// one a process.
@@ -26,6 +34,10 @@ fn number(level: Level) -> i32 {
         Level::Scalar => DEEPSEEK_ISA_SCALAR,
         Level::Avx2 => DEEPSEEK_ISA_AVX2,
         Level::Avx512 => DEEPSEEK_ISA_AVX512,
+        Level::AvxVnni => DEEPSEEK_ISA_AVX_VNNI,
+        Level::Avx512Vnni => DEEPSEEK_ISA_AVX512_VNNI,
+        Level::Avx512Bf16 => DEEPSEEK_ISA_AVX512_BF16,
+        Level::Amx => DEEPSEEK_ISA_AMX,
     }
 }
 
@@ -34,7 +46,7 @@ fn facade_options(options: deepseek_runtime_options) -> Result<RuntimeOptions> {
         DEEPSEEK_ISA_BEST => None,
         wanted => {
             let level = Level::ALL.into_iter().find(|l| number(*l) == wanted).ok_or_else(|| {
-                invalid(format!("options->isa is {wanted}; known are 0 to {DEEPSEEK_ISA_AVX512}"))
+                invalid(format!("options->isa is {wanted}; known are 0 to {DEEPSEEK_ISA_AMX}"))
             })?;
             Some(isa::at(level)?)
         }

@@ -179,6 +179,26 @@ enum {
 #define DEEPSEEK_ISA_AVX512 3
 
 /**
+ * AVX-VNNI over AVX2: 8-bit products.
+ */
+#define DEEPSEEK_ISA_AVX_VNNI 4
+
+/**
+ * AVX512-VNNI over AVX-512: 8-bit products.
+ */
+#define DEEPSEEK_ISA_AVX512_VNNI 5
+
+/**
+ * AVX512-BF16 over AVX512-VNNI: bf16 products.
+ */
+#define DEEPSEEK_ISA_AVX512_BF16 6
+
+/**
+ * AMX-INT8 and AMX-BF16 over AVX512-BF16: products of tiles.
+ */
+#define DEEPSEEK_ISA_AMX 7
+
+/**
  * Host memory.
  */
 #define DEEPSEEK_DEVICE_CPU 0

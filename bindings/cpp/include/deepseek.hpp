@@ -51,7 +51,8 @@ struct RuntimeOptions {
     std::size_t threads = 0;
     /// Bytes that all sessions together may hold for working memory; 0 sets no bound.
     std::uint64_t memory_budget_bytes = 0;
-    /// Instruction-set level: `scalar`, `avx2` or `avx512`; empty takes the best.
+    /// Instruction-set level: `scalar`, `avx2`, `avxvnni`, `avx512`, `avx512vnni`, `avx512bf16` or `amx`;
+    /// empty takes the best.
     std::string isa = {};
 };
 

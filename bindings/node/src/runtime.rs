@@ -14,7 +14,8 @@ pub struct RuntimeOptions {
     pub threads: Option<f64>,
     /// Bytes that all sessions together may hold for working memory; absent sets no bound.
     pub memory_budget_bytes: Option<f64>,
-    /// Instruction-set level: `scalar`, `avx2` or `avx512`; absent takes the best.
+    /// Instruction-set level: `scalar`, `avx2`, `avxvnni`, `avx512`, `avx512vnni`,
+    /// `avx512bf16` or `amx`; absent takes the best.
     pub isa: Option<String>,
 }
 

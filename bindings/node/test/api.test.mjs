@@ -45,7 +45,8 @@ test('statuses and element types', () => {
 
 test('runtimes', () => {
   assert.equal(runtime.threads, 2);
-  assert.ok(['scalar', 'avx2', 'avx512'].includes(runtime.isa));
+  const levels = ['scalar', 'avx2', 'avxvnni', 'avx512', 'avx512vnni', 'avx512bf16', 'amx'];
+  assert.ok(levels.includes(runtime.isa));
   assert.equal(new Runtime({ isa: 'scalar' }).isa, 'scalar');
   for (const options of [{ threads: 5000 }, { threads: -1 }, { threads: 1.5 }, { threads: '2' },
     { memoryBudgetBytes: -1 }, { memoryBudgetBytes: 0.5 }, { isa: 'mmx' }, { isa: 3 }, 4]) {

@@ -23,7 +23,8 @@ pub struct ModelArgs {
     /// Computing threads [default: DEEPSEEK_NUM_THREADS, else all cores].
     #[arg(long)]
     pub threads: Option<usize>,
-    /// Instruction-set level instead of the best: `scalar`, `avx2` or `avx512`.
+    /// Instruction-set level instead of the best: `scalar`, `avx2`, `avxvnni`, `avx512`,
+    /// `avx512vnni`, `avx512bf16` or `amx`.
     #[arg(long)]
     pub isa: Option<String>,
     /// Bytes that runs may hold for working memory; what is too large for the given shapes runs
@@ -57,7 +58,8 @@ impl ModelArgs {
             None => None,
             Some(name) => {
                 let level = deepseek::isa::Level::from_name(name).ok_or_else(|| {
-                    let text = format!("--isa is '{name}', expected scalar, avx2 or avx512");
+                    let known = deepseek::isa::Level::ALL.map(|l| l.name()).join(", ");
+                    let text = format!("--isa is '{name}', expected one of {known}");
                     Error::new(Code::InvalidArgument, text)
                 })?;
                 Some(deepseek::isa::at(level)?)

@@ -51,7 +51,7 @@ pub mod isa {
     pub use deepseek_runtime::{Isa, Level};
     use deepseek_tensor::{Result, err};
 
-    /// The instruction set with the name of a level: `scalar`, `avx2` or `avx512`.
+    /// The instruction set with the [name](Level::name) of a level, such as `avx2`.
     ///
     /// # Errors
     /// `InvalidArgument` for any other name, `Unsupported` if this processor lacks it.

@@ -268,7 +268,7 @@ fn exported_models_give_the_bits_of_each_sequence_alone() {
     let names = table.lines().filter_map(|l| l.split_once("\tpacked").map(|(name, _)| name));
     let names: Vec<&str> = names.collect();
     assert!(names.len() > 30, "{names:?}");
-    for level in Level::available() {
+    for level in Level::available_vectors() {
         let isa = Some(isa::at(level).unwrap());
         let options = RuntimeOptions { threads: 2, isa, ..Default::default() };
         let runtime = Runtime::new(&options).unwrap();

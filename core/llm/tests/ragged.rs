@@ -64,7 +64,8 @@ fn bits(t: &Tensor) -> Vec<u8> {
 
 /// Every instruction-set level, on one and on two threads.
 fn runtimes() -> Vec<Runtime> {
-    let levels = Level::available().flat_map(|level| [1, 2].map(|threads| (level, threads)));
+    let levels =
+        Level::available_vectors().flat_map(|level| [1, 2].map(|threads| (level, threads)));
     levels
         .map(|(level, threads)| {
             let isa = Isa::at(level);

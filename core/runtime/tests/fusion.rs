@@ -52,7 +52,7 @@ fn ops(graph: &Graph) -> String {
 }
 
 fn runtimes() -> Vec<Runtime> {
-    let isas = Level::available().map(|l| Isa::at(l).unwrap());
+    let isas = Level::available_vectors().map(|l| Isa::at(l).unwrap());
     let options = isas.flat_map(|isa| [1, 3].map(|threads| (isa, threads)));
     options
         .map(|(isa, threads)| {

@@ -8,7 +8,6 @@ use deepseek_kernels_cpu::attention::*;
 use deepseek_kernels_cpu::conv::*;
 use deepseek_kernels_cpu::convert::copy_strided;
 use deepseek_kernels_cpu::elementwise::{Binary, Rows, Unary, binary, unary};
-use deepseek_kernels_cpu::gemm::*;
 use deepseek_kernels_cpu::norm::{Stats, layer_norm};
 use deepseek_kernels_cpu::quant::quantize;
 use deepseek_kernels_cpu::reduce::{Reduce, reduce};
@@ -34,7 +33,7 @@ fn fill(n: usize) -> Vec<f32> {
 }
 
 fn main() {
-    for level in Level::available() {
+    for level in Level::available_vectors() {
         let isa = Isa::at(level).expect("the level is available");
         let print = |variant: &str, rate: f64, unit: &str| {
             println!("{} {rate:.2} {unit}", isa.kernel_name("f32", variant));
@@ -171,27 +170,5 @@ fn main() {
         let mut q = vec![0u8; n];
         let t = best(|| quantize(isa, &Serial, (1, 1, n), &x, &[0.01], None, &mut q));
         print("quantize u8", n as f64 / t / 1e9, "Gelem/s");
-
-        let (m, n, k) = (256, 512, 512);
-        let (a, b) = (vec![7u8; m * k], vec![3i8; k * n]);
-        let shape = Shape { batch: 1, m, n, k };
-        let packed = PackedI8::new(
-            isa,
-            &Serial,
-            k,
-            n,
-            ByteMat { data: Bytes::I8(&b), row: n, col: 1 },
-            Zeros::One(0),
-        );
-        let (mut c, mut scratch) = (vec![0; m * n], vec![0; gemm_i8_scratch(shape)]);
-        let t = best(|| {
-            let a = ByteMat { data: Bytes::U8(&a), row: k, col: 1 };
-            gemm_i8(isa, &Serial, shape, a, 7, &packed, false, &mut c, &mut scratch);
-        });
-        println!(
-            "{} {:.2} Gop/s",
-            isa.kernel_name("u8i8i32", "gemm"),
-            2.0 * (m * n * k) as f64 / t / 1e9
-        );
     }
 }

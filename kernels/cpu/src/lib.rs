@@ -10,7 +10,8 @@
 //!
 //! # Vocabulary
 //!
-//! * **level**: `scalar`, `avx2` (AVX2 + FMA + F16C) or `avx512` (F, BW, VL, DQ over those).
+//! * **level**: `scalar`, `avx2` (AVX2 + FMA + F16C) or `avx512` (F, BW, VL, DQ over those); `avxvnni`,
+//!   `avx512vnni`, `avx512bf16` and `amx` add matrix instructions to one of these.
 //! * **panel**: `NR` columns (of B) or `MR` rows (of A) of a matrix stored `[k][NR]` / `[k][MR]`,
 //!   the order in which the micro-kernel reads them.
 //! * **strides** are counted in elements, never bytes; sizes of scratch are counted in `f32`.
@@ -22,9 +23,10 @@
 //!
 //! | module | kernels |
 //! |---|---|
-//! | [`gemm`] | matrix products: `f32` with prepacking and epilogues, `f64`, 8-bit |
+//! | [`gemm`] | matrix products: `f32`, bytes and bf16 with prepacking and epilogues, `f64` |
 //! | [`conv`], [`pool`] | convolution, transposed convolution, pooling, one to three dimensions |
 //! | [`blocked`] | blocked channels: to and from, pooling, what stands between convolutions |
+//! | [`int8`] | convolution, pooling and sums of bytes with channels last |
 //! | [`attention`] | tiled attention with masks, windows and grouped heads; packed sequences |
 //! | [`elementwise`] | functions of one value (also the activations of epilogues) and of two |
 //! | [`rotary`] | rotary position embedding |
@@ -65,6 +67,7 @@ pub mod conv;
 pub mod convert;
 pub mod elementwise;
 pub mod gemm;
+pub mod int8;
 mod math;
 pub mod norm;
 pub mod pool;

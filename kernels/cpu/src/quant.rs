@@ -14,10 +14,10 @@ use crate::simd::{Kernel, MAX_LANES, Simd};
 pub trait Quant: Copy + Send + Sync + sealed::Sealed + 'static {
     /// Smallest and largest value.
     const RANGE: (i32, i32);
-    /// The low eight bits of `v`, which lies in the range.
-    fn narrow(v: i32) -> Self;
     /// The value.
     fn widen(self) -> i32;
+    /// Whether the type has a sign.
+    const SIGNED: bool;
 }
 
 mod sealed {
@@ -32,13 +32,10 @@ macro_rules! quant {
             impl Quant for $ty {
                 const RANGE: (i32, i32) = (<$ty>::MIN as i32, <$ty>::MAX as i32);
                 #[inline(always)]
-                fn narrow(v: i32) -> Self {
-                    v as $ty
-                }
-                #[inline(always)]
                 fn widen(self) -> i32 {
                     self as i32
                 }
+                const SIGNED: bool = <$ty>::MIN != 0;
             }
         )*
     };
@@ -83,16 +80,18 @@ impl<T: Quant> Kernel for QuantizeRow<'_, T> {
         let low = s.splat((T::RANGE.0 - zero) as f32);
         let high = s.splat((T::RANGE.1 - zero) as f32);
         for (x, y) in x.chunks(S::LANES).zip(y.chunks_mut(S::LANES)) {
-            let mut q = [0i32; MAX_LANES];
-            // SAFETY: the chunk has `x.len() <= LANES` floats, and `q` the most lanes of any level.
+            // SAFETY: the chunk has `x.len() <= LANES` floats, `q` the bytes of every vector.
             unsafe {
-                let v = s.round_even(s.div(s.load_n(x.as_ptr(), x.len()), scale));
+                let v = s.div(s.load_n(x.as_ptr(), x.len()), scale);
                 let v = s.select(s.unordered(v, v), s.zero(), v);
-                let v = s.to_int(s.max(low, s.min(high, v)));
-                s.store(q.as_mut_ptr().cast(), s.as_float(v));
-            }
-            for (y, q) in y.iter_mut().zip(q) {
-                *y = T::narrow(q + zero);
+                let v = s.add_i(s.to_int(s.max(low, s.min(high, v))), s.splat_i(zero));
+                if y.len() == S::LANES {
+                    s.store_low_bytes(y.as_mut_ptr().cast(), v);
+                } else {
+                    let mut q = [0u8; MAX_LANES];
+                    s.store_low_bytes(q.as_mut_ptr(), v);
+                    y.as_mut_ptr().cast::<u8>().copy_from_nonoverlapping(q.as_ptr(), y.len());
+                }
             }
         }
     }
@@ -131,8 +130,18 @@ struct DequantizeRow<'a, T> {
 impl<T: Quant> Kernel for DequantizeRow<'_, T> {
     type Output = ();
     #[inline(always)]
-    fn call<S: Simd>(self, _: S) {
-        for (y, x) in self.y.iter_mut().zip(self.x) {
+    fn call<S: Simd>(self, s: S) {
+        let (zero, scale) = (s.splat_i(self.zero), s.splat(self.scale));
+        let whole = self.x.len() / S::LANES * S::LANES;
+        for (y, x) in self.y.chunks_exact_mut(S::LANES).zip(self.x.chunks_exact(S::LANES)) {
+            // SAFETY: both chunks are whole vectors, of bytes and of floats.
+            unsafe {
+                let p = x.as_ptr();
+                let x = if T::SIGNED { s.load_i8(p.cast()) } else { s.load_u8(p.cast()) };
+                s.store(y.as_mut_ptr(), s.mul(s.to_float(s.sub_i(x, zero)), scale));
+            }
+        }
+        for (y, x) in self.y[whole..].iter_mut().zip(&self.x[whole..]) {
             *y = (x.widen() - self.zero) as f32 * self.scale;
         }
     }
@@ -180,14 +189,23 @@ fn rows(
 
 /// The scale and zero point that cover `x` and zero in `u8`, as ONNX `DynamicQuantizeLinear` chooses
 /// them: `scale = (max - min) / 255`, `zero = saturate(round(-min / scale))`. All zeros give `(1, 0)`.
-pub fn dynamic_range(isa: Isa, x: &[f32]) -> (f32, u8) {
+pub fn dynamic_range(isa: Isa, par: &dyn Parallel, x: &[f32]) -> (f32, u8) {
     use crate::reduce::{Reduce, reduce};
-    let bound = |op| {
-        let mut y = [0.0];
-        reduce(isa, &crate::Serial, op, 1, x.len(), 1, x, &mut y);
-        y[0]
-    };
-    let (low, high) = (bound(Reduce::Min).min(0.0), bound(Reduce::Max).max(0.0));
+    const PARTS: usize = 64;
+    let mut bounds = [[0.0f32; 2]; PARTS];
+    let step = x.len().div_ceil(PARTS).max(STEP);
+    let out = Shared::new(&mut bounds);
+    split(par, x.len(), step, &|start, n| {
+        // SAFETY: each task has a part of its own, of which there are `PARTS` at most.
+        let part = unsafe { out.part(start / step, 1) };
+        for (op, y) in [Reduce::Min, Reduce::Max].into_iter().zip(&mut part[0]) {
+            let mut bound = [0.0];
+            reduce(isa, &crate::Serial, op, 1, n, 1, &x[start..start + n], &mut bound);
+            *y = bound[0];
+        }
+    });
+    let (low, high) =
+        bounds.iter().fold((0f32, 0f32), |(low, high), b| (low.min(b[0]), high.max(b[1])));
     let scale = (high - low) / 255.0;
     if scale == 0.0 || !scale.is_finite() {
         return (1.0, 0);

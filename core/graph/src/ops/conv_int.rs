@@ -1,7 +1,10 @@
 //! Convolution of 8-bit integers, exact in 32 bits and requantised.
 
 use super::conv::{Geometry, conv_dims};
-use super::util::{AutoPad, Window, filled, to_f64, to_i64};
+use super::util::{
+    AutoPad, Window, channels_as_planes, channels_second, channels_to_back, filled,
+    planes_as_channels, to_f64, to_i64,
+};
 use crate::{EvalArgs, Fact, InferArgs, Operator, Value, op};
 use deepseek_tensor::{DType, Result, Tensor, ensure, err, num_elements};
 
@@ -9,7 +12,8 @@ op! {
     /// `y = Σ (x − x_zero_point) · (w − w_zero_point)` over the window of
     /// [`Conv`](super::Conv), in `i32`, wrapping. x and w are `i8` or `u8`; padding
     /// counts as the zero point. `x_zero_point` is one number, `w_zero_point` one or
-    /// one per output channel; both are optional. (ONNX ConvInteger-10.)
+    /// one per output channel; both are optional. With `channels_last`, x and y are
+    /// `[N, …, C]`; w stays `[M, C/group, …]`. (ONNX ConvInteger-10.)
     ConvInteger {
         auto_pad: AutoPad = AutoPad::NotSet,
         dilations: Vec<i64> = vec![],
@@ -17,6 +21,7 @@ op! {
         kernel_shape: Vec<i64> = vec![],
         pads: Vec<i64> = vec![],
         strides: Vec<i64> = vec![],
+        channels_last: bool = false,
     }
 }
 
@@ -25,7 +30,8 @@ op! {
     /// `y = saturate(round(acc · x_scale · w_scale / y_scale) + y_zero_point)`, ties to
     /// even. Inputs: x, x_scale, x_zero_point, w, w_scale, w_zero_point, y_scale,
     /// y_zero_point, bias (optional); `w_scale` and `w_zero_point` are one number or
-    /// one per output channel. (ONNX QLinearConv-10.)
+    /// one per output channel. With `channels_last`, x and y are `[N, …, C]`.
+    /// (ONNX QLinearConv-10.)
     QLinearConv {
         auto_pad: AutoPad = AutoPad::NotSet,
         dilations: Vec<i64> = vec![],
@@ -33,6 +39,7 @@ op! {
         kernel_shape: Vec<i64> = vec![],
         pads: Vec<i64> = vec![],
         strides: Vec<i64> = vec![],
+        channels_last: bool = false,
     }
 }
 
@@ -61,16 +68,18 @@ impl Operator for ConvInteger {
         let (Some(x), Some(w)) = (args.shape(0), args.shape(1)) else {
             return Ok(vec![Fact::unranked(DType::I32)]);
         };
-        let shape = conv_dims(&self.window(), &self.kernel_shape, self.group, x, w)?;
-        Ok(vec![Fact::tensor(DType::I32, shape)])
+        let x = channels_second(x, self.channels_last);
+        let shape = conv_dims(&self.window(), &self.kernel_shape, self.group, &x, w)?;
+        Ok(vec![Fact::tensor(DType::I32, channels_to_back(shape, self.channels_last))])
     }
 
     fn eval(&self, args: &EvalArgs) -> Result<Vec<Value>> {
-        let (x, w) = (args.tensor(0)?, args.tensor(1)?);
+        let (x, w) = (&channels_as_planes(args.tensor(0)?, self.channels_last)?, args.tensor(1)?);
         let geometry =
             Geometry::new(&self.window(), &self.kernel_shape, self.group, x.shape(), w.shape())?;
         let out = accumulate(&geometry, (x, args.opt(2)?), (w, args.opt(3)?), None)?;
-        Ok(vec![Tensor::from_vec(&geometry.shape, out)?.into()])
+        let out = Tensor::from_vec(&geometry.shape, out)?;
+        Ok(vec![planes_as_channels(out, self.channels_last)?.into()])
     }
 }
 
@@ -84,12 +93,13 @@ impl Operator for QLinearConv {
         let (Some(x), Some(w)) = (args.shape(0), args.shape(3)) else {
             return Ok(vec![Fact::unranked(dtype)]);
         };
-        let shape = conv_dims(&self.window(), &self.kernel_shape, self.group, x, w)?;
-        Ok(vec![Fact::tensor(dtype, shape)])
+        let x = channels_second(x, self.channels_last);
+        let shape = conv_dims(&self.window(), &self.kernel_shape, self.group, &x, w)?;
+        Ok(vec![Fact::tensor(dtype, channels_to_back(shape, self.channels_last))])
     }
 
     fn eval(&self, args: &EvalArgs) -> Result<Vec<Value>> {
-        let (x, w) = (args.tensor(0)?, args.tensor(3)?);
+        let (x, w) = (&channels_as_planes(args.tensor(0)?, self.channels_last)?, args.tensor(3)?);
         let geometry =
             Geometry::new(&self.window(), &self.kernel_shape, self.group, x.shape(), w.shape())?;
         let acc = accumulate(
@@ -115,7 +125,7 @@ impl Operator for QLinearConv {
             DType::I8 => Tensor::from_vec(shape, scaled.map(|v| v as i8).collect())?,
             _ => Tensor::from_vec(shape, scaled.map(|v| v as u8).collect())?,
         };
-        Ok(vec![out.into()])
+        Ok(vec![planes_as_channels(out, self.channels_last)?.into()])
     }
 }
 

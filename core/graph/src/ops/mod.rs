@@ -50,6 +50,7 @@ mod packed_attention;
 mod pad;
 mod pointwise;
 mod pool;
+mod quant_add;
 mod quant_matmul;
 mod quantize;
 mod recurrent;
@@ -126,7 +127,8 @@ pub use packed_attention::PackedAttention;
 pub use pad::{CenterCropPad, Pad};
 pub use pointwise::Pointwise;
 pub use pool::{AveragePool, GlobalAveragePool, GlobalLpPool, GlobalMaxPool, LpPool, MaxPool};
-pub use quant_matmul::{MatMulInteger, QLinearMatMul};
+pub use quant_add::QLinearAdd;
+pub use quant_matmul::{MatMulInteger, MatMulIntegerToFloat, QLinearMatMul};
 pub use quantize::{DequantizeLinear, DynamicQuantizeLinear, QuantizeLinear};
 pub use recurrent::{GRU, LSTM, RNN};
 pub use reduce::{
@@ -279,6 +281,7 @@ static OPS: &[OpDef] = &[
     OpDef::of::<LpPool>(),
     OpDef::of::<MatMul>(),
     OpDef::of::<MatMulInteger>(),
+    OpDef::of::<MatMulIntegerToFloat>(),
     OpDef::of::<Max>(),
     OpDef::of::<MaxPool>(),
     OpDef::of::<MaxRoiPool>(),
@@ -306,6 +309,7 @@ static OPS: &[OpDef] = &[
     OpDef::of::<PackedAttention>(),
     OpDef::of::<Pad>(),
     OpDef::of::<Pow>(),
+    OpDef::of::<QLinearAdd>(),
     OpDef::of::<QLinearConv>(),
     OpDef::of::<QLinearMatMul>(),
     OpDef::of::<QuantizeLinear>(),

@@ -4,8 +4,9 @@
 //! one input row into an output row.
 
 use super::util::{
-    AutoPad, Window, WindowAxis, cast_from_f64, filled, for_each_row, live_taps, pool_kernel,
-    to_dims, to_f64,
+    AutoPad, Window, WindowAxis, cast_from_f64, channels_as_planes, channels_second,
+    channels_to_back, filled, for_each_row, live_taps, planes_as_channels, pool_kernel, to_dims,
+    to_f64,
 };
 use crate::{Dim, EvalArgs, Fact, InferArgs, Num, Operator, Value, for_dtype, op};
 use deepseek_tensor::{DType, Result, Tensor, bail, ensure, num_elements};
@@ -16,10 +17,12 @@ op! {
     /// Padding never wins; NaN always does; the first of equal elements is taken. A
     /// window entirely in padding yields the least value and index −1. The second
     /// output holds, as `i64`, the index of each winner in x as a flat array, with the
-    /// spatial axes in column-major order if `storage_order` is 1. (ONNX MaxPool-22.)
+    /// spatial axes in column-major order if `storage_order` is 1. With `channels_last`, x is
+    /// `[N, D1…, C]`, y likewise, and there is no second output. (ONNX MaxPool-22.)
     MaxPool {
         auto_pad: AutoPad = AutoPad::NotSet,
         ceil_mode: bool = false,
+        channels_last: bool = false,
         dilations: Vec<i64> = vec![],
         kernel_shape: Vec<i64> = vec![],
         pads: Vec<i64> = vec![],
@@ -95,6 +98,14 @@ window_of!(MaxPool, AveragePool, LpPool);
 impl Operator for MaxPool {
     fn infer(&self, args: &InferArgs) -> Result<Vec<Fact>> {
         args.expect_inputs(1, 1)?;
+        if self.channels_last {
+            let x = args.shape(0).map(|s| channels_second(s, true));
+            let y = pool_dims(&self.window(), &self.kernel_shape, x.as_deref())?;
+            return Ok(vec![Fact::maybe_ranked(
+                args.dtype(0)?,
+                y.map(|y| channels_to_back(y, true)),
+            )]);
+        }
         let shape = pool_dims(&self.window(), &self.kernel_shape, args.shape(0))?;
         Ok(vec![
             Fact::maybe_ranked(args.dtype(0)?, shape.clone()),
@@ -103,7 +114,7 @@ impl Operator for MaxPool {
     }
 
     fn eval(&self, args: &EvalArgs) -> Result<Vec<Value>> {
-        let x = args.tensor(0)?;
+        let x = &channels_as_planes(args.tensor(0)?, self.channels_last)?;
         let planes = Planes::new(&self.window(), &self.kernel_shape, x)?;
         let mut winners = filled(num_elements(&planes.shape)?, -1i64)?;
         let y = for_dtype!(x.dtype(), T in numeric => {
@@ -111,6 +122,9 @@ impl Operator for MaxPool {
             max_pool(&planes, &x.to_vec::<T>()?, &mut y, &mut winners);
             Tensor::from_vec(&planes.shape, y)?
         });
+        if self.channels_last {
+            return Ok(vec![planes_as_channels(y, true)?.into()]);
+        }
         if self.storage_order {
             let plane = planes.input;
             for w in winners.iter_mut().filter(|w| **w >= 0) {

@@ -1,5 +1,7 @@
 //! Matrix products of quantised operands.
 
+use super::Pointwise;
+use super::fused_matmul::{expect_unary, finish};
 use super::matmul::{MatMul, matmul};
 use super::util::{cast_from_f64, cast_from_i64, to_f64, to_i64};
 use crate::{EvalArgs, Fact, InferArgs, Operator, Type, Value, op};
@@ -31,17 +33,78 @@ impl Operator for MatMulInteger {
     }
 
     fn eval(&self, args: &EvalArgs) -> Result<Vec<Value>> {
-        let centred = |t: &Tensor, zero: Option<&Tensor>, rows: bool| -> Result<Tensor> {
-            let mut data = to_i64(t)?;
-            if let Some(zero) = zero {
-                let zero = to_i64(&per_lane(zero, t, rows)?)?;
-                data.iter_mut().zip(zero).for_each(|(x, z)| *x -= z);
+        let (a, b) = ((args.tensor(0)?, args.opt(2)?), (args.tensor(1)?, args.opt(3)?));
+        Ok(vec![sums(a, b)?.into()])
+    }
+}
+
+/// The exact product of two operands with their zero points taken off, in `i32`, which wraps.
+fn sums(a: (&Tensor, Option<&Tensor>), b: (&Tensor, Option<&Tensor>)) -> Result<Tensor> {
+    let centred = |(t, zero): (&Tensor, Option<&Tensor>), rows: bool| -> Result<Tensor> {
+        let mut data = to_i64(t)?;
+        if let Some(zero) = zero {
+            let zero = to_i64(&per_lane(zero, t, rows)?)?;
+            data.iter_mut().zip(zero).for_each(|(x, z)| *x -= z);
+        }
+        cast_from_i64(DType::I32, t.shape(), &data)
+    };
+    matmul(&centred(a, true)?, &centred(b, false)?)
+}
+
+op! {
+    /// [`MatMulInteger`] as `f32`: `activation(sum · (a_scale · b_scale) + bias)`, rounded after each
+    /// step. Inputs: `a`, `b`, `a_scale`, `b_scale`, and optionally `a_zero`, `b_zero` and `bias`;
+    /// `b_scale` is a scalar or has one number for each column, `a_scale` is a scalar, the bias is
+    /// `[n]`. Operands and zero points are those of [`MatMulInteger`]. (ONNX Runtime
+    /// MatMulIntegerToFloat, with an activation.)
+    MatMulIntegerToFloat { activation: Option<Pointwise> = None }
+}
+
+impl Operator for MatMulIntegerToFloat {
+    fn infer(&self, args: &InferArgs) -> Result<Vec<Fact>> {
+        args.expect_inputs(4, 7)?;
+        expect_unary(self.activation.as_ref())?;
+        for i in 0..2 {
+            let dtype = args.dtype(i)?;
+            ensure!(
+                matches!(dtype, DType::I8 | DType::U8),
+                DTypeMismatch,
+                "input {i} must be i8 or u8, got {dtype}"
+            );
+            if args.get(i + 4).is_some() {
+                args.expect_same_dtype(i, i + 4)?;
             }
-            cast_from_i64(DType::I32, t.shape(), &data)
+        }
+        for i in [2, 3, 6].into_iter().filter(|&i| i < 4 || args.get(i).is_some()) {
+            let dtype = args.dtype(i)?;
+            ensure!(dtype == DType::F32, DTypeMismatch, "input {i} must be f32, got {dtype}");
+        }
+        let y = product_fact(args, 0, 1, DType::F32)?;
+        if let (Some(bias), Some(n)) = (args.shape(6), y[0].shape().and_then(<[_]>::last)) {
+            let fits = bias.len() == 1
+                && !matches!((bias[0].as_const(), n.as_const()), (Some(a), Some(b)) if a != b);
+            ensure!(fits, ShapeMismatch, "a bias of shape {bias:?} for {n} columns");
+        }
+        Ok(y)
+    }
+
+    fn eval(&self, args: &EvalArgs) -> Result<Vec<Value>> {
+        let (a, b) = ((args.tensor(0)?, args.opt(4)?), (args.tensor(1)?, args.opt(5)?));
+        let y = sums(a, b)?;
+        let a_scale = args.tensor(2)?;
+        ensure!(a_scale.len() == 1, ShapeMismatch, "{} scales of a, expected one", a_scale.len());
+        let a_scale = a_scale.to_vec::<f32>()?[0];
+        let b_scale = per_lane(args.tensor(3)?, &y, false)?.to_vec::<f32>()?;
+        let bias = match args.opt(6)? {
+            Some(bias) => Some(per_lane(bias, &y, false)?.to_vec::<f32>()?),
+            None => None,
         };
-        let a = centred(args.tensor(0)?, args.opt(2)?, true)?;
-        let b = centred(args.tensor(1)?, args.opt(3)?, false)?;
-        Ok(vec![matmul(&a, &b)?.into()])
+        let scaled = y.iter::<i32>()?.zip(b_scale).enumerate().map(|(i, (sum, scale))| {
+            let y = sum as f32 * (a_scale * scale);
+            bias.as_ref().map_or(y, |b| y + b[i])
+        });
+        let y = Tensor::from_vec(y.shape(), scaled.collect::<Vec<f32>>())?;
+        Ok(vec![finish(y, None, self.activation.as_ref())?.into()])
     }
 }
 
@@ -51,13 +114,18 @@ op! {
     /// `b_zero`, `y_scale`, `y_zero`; `a`, `b` and the output (the type of `y_zero`) are `i8`,
     /// `u8` or 8-bit floats, which do not round to integers. Scales and zero points are scalars,
     /// vectors (one per row of `a` and `y`, per column of `b`) or have extent 1 along the other
-    /// matrix axis. (ONNX QLinearMatMul-21.)
+    /// matrix axis. An optional ninth input is an `i32` bias, one number for each column, in units
+    /// of `a_scale · b_scale`. (ONNX QLinearMatMul-21; the bias is that of ONNX Runtime's QGemm.)
     QLinearMatMul {}
 }
 
 impl Operator for QLinearMatMul {
     fn infer(&self, args: &InferArgs) -> Result<Vec<Fact>> {
-        args.expect_inputs(8, 8)?;
+        args.expect_inputs(8, 9)?;
+        if args.get(8).is_some() {
+            let dtype = args.dtype(8)?;
+            ensure!(dtype == DType::I32, DTypeMismatch, "the bias must be i32, got {dtype}");
+        }
         args.expect_same_dtype(0, 2)?;
         args.expect_same_dtype(3, 5)?;
         for i in [0, 3, 7] {
@@ -85,7 +153,15 @@ impl Operator for QLinearMatMul {
                 to_f64(t)?.iter().zip(zero).zip(scale).map(|((x, z), s)| (x - z) * s).collect();
             Tensor::from_vec(t.shape(), data)
         };
-        let y = matmul(&dequantised(0, true)?, &dequantised(3, false)?)?;
+        let mut y = matmul(&dequantised(0, true)?, &dequantised(3, false)?)?;
+        if let Some(bias) = args.opt(8)? {
+            let unit = to_f64(&per_lane(args.tensor(4)?, &y, false)?)?;
+            let a_scale = to_f64(&per_lane(args.tensor(1)?, &y, true)?)?;
+            let bias = to_f64(&per_lane(bias, &y, false)?)?;
+            let sum = y.iter::<f64>()?.zip(bias).zip(unit).zip(a_scale);
+            let sum: Vec<f64> = sum.map(|(((y, b), u), a)| y + b * u * a).collect();
+            y = Tensor::from_vec(y.shape(), sum)?;
+        }
         let (scale, zero) = (args.tensor(6)?, args.tensor(7)?);
         let scale = to_f64(&per_lane(scale, &y, true)?)?;
         let dtype = zero.dtype();

@@ -16,12 +16,15 @@ pub struct FoldConstants {
     /// Elementary steps that one fold may take, estimated as the greater of the number of elements
     /// read and written and the geometric mean that a matrix product takes: `√(|a|·|b|·|y|)`.
     pub max_work: f64,
+    /// Whether DequantizeLinear is what is folded, or everything else: what reads quantised weights
+    /// wants them as they are, until nothing else can be done.
+    pub dequantise: bool,
 }
 
 impl Default for FoldConstants {
-    /// 64 KiB of growth, 2²⁸ steps (below a second).
+    /// 64 KiB of growth, 2²⁸ steps (below a second), weights as they are.
     fn default() -> Self {
-        FoldConstants { max_growth: 64 << 10, max_work: 268_435_456.0 }
+        FoldConstants { max_growth: 64 << 10, max_work: 268_435_456.0, dequantise: false }
     }
 }
 
@@ -43,6 +46,9 @@ impl Pass for FoldConstants {
             let wanted = |slot: usize| {
                 node.outputs.get(slot).copied().flatten().filter(|id| read[id.index()])
             };
+            if (node.op.name() == "DequantizeLinear") != self.dequantise {
+                continue;
+            }
             if !is_pure(&*node.op) || (0..node.outputs.len()).all(|i| wanted(i).is_none()) {
                 continue;
             }

@@ -49,6 +49,7 @@ mod grid;
 mod identity;
 mod layout;
 mod patch;
+mod quantised;
 pub mod ragged;
 mod recognise;
 mod region;
@@ -69,6 +70,7 @@ pub use grid::PlainGathers;
 pub use identity::RemoveIdentities;
 pub use layout::{LayoutMotion, LiftTransposes};
 pub use patch::{Patch, Wire};
+pub use quantised::{ChannelsLast, FoldDequantised, FuseQuantised};
 pub use recognise::{FuseActivations, FuseAttention, FuseNorms, FuseRotary, FuseSoftmax};
 pub use region::Regions;
 pub use shapes::PlainShapes;
@@ -123,10 +125,16 @@ impl Pipeline {
         Pipeline { passes, max_rounds: DEFAULT_ROUNDS }
     }
 
-    /// What every model goes through: [`Pipeline::recognition`], and when that is done, fused
-    /// products, convolutions and regions.
+    /// What every model goes through: [`Pipeline::recognition`], and when that is done, quantised
+    /// products, then fused products, convolutions and regions.
     pub fn portable() -> Self {
-        Pipeline::recognition().with(FuseMatMul).with(FuseConv).with(Regions)
+        Pipeline::recognition()
+            .with(FuseQuantised)
+            .with(ChannelsLast)
+            .with(FoldDequantised)
+            .with(FuseMatMul)
+            .with(FuseConv)
+            .with(Regions)
     }
 
     /// Clean-up, and the recognition of what exporters take apart.

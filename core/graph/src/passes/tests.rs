@@ -145,7 +145,7 @@ fn folding_has_limits() {
     let passes = Pipeline::new(vec![Box::new(roomy)]);
     let out = passes.run(&g, &mut Diagnostics::off()).unwrap().graph;
     assert!(out.nodes().is_empty() && out.constant(out.outputs()[0].1).is_some());
-    let slow = FoldConstants { max_growth: 1 << 20, max_work: 1000.0 };
+    let slow = FoldConstants { max_growth: 1 << 20, max_work: 1000.0, ..FoldConstants::default() };
     let out = Pipeline::new(vec![Box::new(slow)]).run(&g, &mut Diagnostics::off()).unwrap().graph;
     assert_eq!(out.nodes().len(), 1);
 }

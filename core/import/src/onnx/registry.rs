@@ -7,7 +7,7 @@
 use super::NEWEST_OPSET;
 use super::body;
 use super::call::{Call, Import, Outputs, direct};
-use super::compose::{contrib, contrib_attention, legacy, ml, resize, shape};
+use super::compose::{contrib, contrib_attention, contrib_quant, legacy, ml, resize, shape};
 use super::import::Opsets;
 use super::types::declared;
 use deepseek_graph::Type;
@@ -348,10 +348,23 @@ static TRAINING: &[Row] = &[
 static MICROSOFT: &[Row] = &[
     ("Attention", &[(1, contrib_attention::attention)]),
     ("BiasGelu", &[(1, contrib::bias_gelu)]),
+    ("DequantizeLinear", &[(1, direct)]),
+    ("DynamicQuantizeMatMul", &[(1, contrib_quant::dynamic_quantize_matmul)]),
     ("FastGelu", &[(1, contrib::fast_gelu)]),
     ("FusedMatMul", &[(1, contrib::fused_matmul)]),
     ("Gelu", &[(1, contrib::gelu)]),
+    ("MatMulIntegerToFloat", &[(1, contrib_quant::matmul_integer_to_float)]),
     ("MultiHeadAttention", &[(1, contrib_attention::multi_head_attention)]),
+    ("QGemm", &[(1, contrib_quant::qgemm)]),
+    ("QLinearAdd", &[(1, contrib_quant::qlinear_add)]),
+    ("QLinearAveragePool", &[(1, contrib_quant::qlinear_average_pool)]),
+    ("QLinearConcat", &[(1, contrib_quant::qlinear_concat)]),
+    ("QLinearGlobalAveragePool", &[(1, contrib_quant::qlinear_global_average_pool)]),
+    ("QLinearLeakyRelu", &[(1, contrib_quant::qlinear_leaky_relu)]),
+    ("QLinearMul", &[(1, contrib_quant::qlinear_mul)]),
+    ("QLinearSigmoid", &[(1, contrib_quant::qlinear_sigmoid)]),
+    ("QLinearSoftmax", &[(1, contrib_quant::qlinear_softmax)]),
+    ("QuantizeLinear", &[(1, direct)]),
     ("QuickGelu", &[(1, contrib::quick_gelu)]),
     ("SimplifiedLayerNormalization", &[(1, contrib::simplified_layer_norm)]),
     ("SkipLayerNormalization", &[(1, contrib::skip_layer_norm)]),

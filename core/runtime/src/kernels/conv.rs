@@ -293,7 +293,9 @@ fn depthwise_scratch(args: &PrepareArgs, shape: &ConvShape, input: &[Dim], op: &
 }
 
 fn max_pool(args: &PrepareArgs) -> Result<Option<Prepared>> {
-    let Some(op) = args.op::<ops::MaxPool>().cloned() else { return Ok(None) };
+    let Some(op) = args.op::<ops::MaxPool>().filter(|op| !op.channels_last).cloned() else {
+        return Ok(None);
+    };
     if args.node.outputs.len() > 1 {
         return Ok(None);
     }

@@ -11,6 +11,8 @@ mod elementwise;
 mod gemm;
 mod movement;
 mod norm;
+mod quant;
+mod quant_conv;
 mod reduce;
 mod region;
 mod rotary;
@@ -32,6 +34,8 @@ pub fn all() -> impl Iterator<Item = &'static KernelDef> {
         gemm::KERNELS,
         movement::KERNELS,
         norm::KERNELS,
+        quant::KERNELS,
+        quant_conv::KERNELS,
         reduce::KERNELS,
         segment::KERNELS,
         region::KERNELS,

@@ -1,4 +1,5 @@
-//! Matrix products: `C = act(alpha A B + bias + residual)`, batched, in `f32`.
+//! Matrix products: `C = act(alpha A B + bias + residual)`, batched, in `f32`; products of bytes and of
+//! bf16 with packed weights.
 //!
 //! # Idea
 //!
@@ -37,17 +38,24 @@
 //! assert_eq!(c, [1.0, 5.0, 4.0, 11.0]);
 //! ```
 
+mod bf16;
 mod driver;
 mod f64;
 mod int8;
+mod int8_depthwise;
 pub(crate) mod micro;
 mod pack;
+pub(crate) mod units;
+
+pub use bf16::{PackedBf16, bf16_arch, dot_peak_bf16, gemm_bf16, gemm_bf16_scratch};
 
 pub use driver::{CHUNK, a_block, gemm, gemm_scratch};
 pub use f64::{Mat64, gemm_f64};
+pub(crate) use int8::product_i8;
 pub use int8::{
-    ByteMat, Bytes, PackedI8, Zeros, gemm_i8, gemm_i8_scratch, packed_i8_a_len, packed_i8_b_len,
+    ByteMat, ByteOut, Bytes, PackedI8, Zeros, dot_peak_i8, gemm_i8, gemm_i8_scratch, int8_arch,
 };
+pub(crate) use int8_depthwise::{Depthwise, depthwise_i8};
 pub(crate) use pack::Aligned;
 pub use pack::{
     PackedA, PackedARef, PackedB, PackedBRef, pack_a_into, pack_b_into, packed_a_len, packed_b_len,

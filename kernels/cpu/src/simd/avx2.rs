@@ -106,6 +106,30 @@ impl Simd for Avx2 {
         unsafe { _mm_storeu_si128(p.cast(), _mm256_cvtps_ph::<{ _MM_FROUND_TO_NEAREST_INT }>(v)) }
     }
     #[inline(always)]
+    unsafe fn load_u8(self, p: *const u8) -> __m256i {
+        // SAFETY: the token proves the instruction, the caller the eight readable bytes.
+        unsafe { _mm256_cvtepu8_epi32(_mm_loadl_epi64(p.cast())) }
+    }
+    #[inline(always)]
+    unsafe fn load_i8(self, p: *const i8) -> __m256i {
+        // SAFETY: the token proves the instruction, the caller the eight readable bytes.
+        unsafe { _mm256_cvtepi8_epi32(_mm_loadl_epi64(p.cast())) }
+    }
+    #[inline(always)]
+    unsafe fn store_low_bytes(self, p: *mut u8, v: __m256i) {
+        // SAFETY: the token proves the instructions, the caller the eight writable bytes.
+        unsafe {
+            let pick = _mm256_setr_epi8(
+                0, 4, 8, 12, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, //
+                0, 4, 8, 12, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1,
+            );
+            let halves = _mm256_shuffle_epi8(v, pick);
+            let (low, high) =
+                (_mm256_castsi256_si128(halves), _mm256_extracti128_si256::<1>(halves));
+            _mm_storel_epi64(p.cast(), _mm_unpacklo_epi32(low, high));
+        }
+    }
+    #[inline(always)]
     fn prefetch(self, p: *const f32) {
         // SAFETY: a prefetch has no effect that a program could see, wherever it points.
         unsafe { _mm_prefetch::<_MM_HINT_T0>(p.cast()) }
@@ -185,6 +209,7 @@ impl Simd for Avx2 {
         fn to_float(a: __m256i) -> __m256 { _mm256_cvtepi32_ps(a) }
         fn add_i(a: __m256i, b: __m256i) -> __m256i { _mm256_add_epi32(a, b) }
         fn sub_i(a: __m256i, b: __m256i) -> __m256i { _mm256_sub_epi32(a, b) }
+        fn mul_i(a: __m256i, b: __m256i) -> __m256i { _mm256_mullo_epi32(a, b) }
         fn and_i(a: __m256i, b: __m256i) -> __m256i { _mm256_and_si256(a, b) }
         fn or_i(a: __m256i, b: __m256i) -> __m256i { _mm256_or_si256(a, b) }
         fn xor_i(a: __m256i, b: __m256i) -> __m256i { _mm256_xor_si256(a, b) }

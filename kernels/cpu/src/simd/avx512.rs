@@ -102,6 +102,21 @@ impl Simd for Avx512 {
         }
     }
     #[inline(always)]
+    unsafe fn load_u8(self, p: *const u8) -> __m512i {
+        // SAFETY: the token proves the instruction, the caller the sixteen readable bytes.
+        unsafe { _mm512_cvtepu8_epi32(_mm_loadu_si128(p.cast())) }
+    }
+    #[inline(always)]
+    unsafe fn load_i8(self, p: *const i8) -> __m512i {
+        // SAFETY: the token proves the instruction, the caller the sixteen readable bytes.
+        unsafe { _mm512_cvtepi8_epi32(_mm_loadu_si128(p.cast())) }
+    }
+    #[inline(always)]
+    unsafe fn store_low_bytes(self, p: *mut u8, v: __m512i) {
+        // SAFETY: the token proves the instruction, the caller the sixteen writable bytes.
+        unsafe { _mm_storeu_si128(p.cast(), _mm512_cvtepi32_epi8(v)) }
+    }
+    #[inline(always)]
     fn prefetch(self, p: *const f32) {
         // SAFETY: a prefetch has no effect that a program could see, wherever it points.
         unsafe { _mm_prefetch::<_MM_HINT_T0>(p.cast()) }
@@ -192,6 +207,7 @@ impl Simd for Avx512 {
         fn to_float(a: __m512i) -> __m512 { _mm512_cvtepi32_ps(a) }
         fn add_i(a: __m512i, b: __m512i) -> __m512i { _mm512_add_epi32(a, b) }
         fn sub_i(a: __m512i, b: __m512i) -> __m512i { _mm512_sub_epi32(a, b) }
+        fn mul_i(a: __m512i, b: __m512i) -> __m512i { _mm512_mullo_epi32(a, b) }
         fn and_i(a: __m512i, b: __m512i) -> __m512i { _mm512_and_si512(a, b) }
         fn or_i(a: __m512i, b: __m512i) -> __m512i { _mm512_or_si512(a, b) }
         fn xor_i(a: __m512i, b: __m512i) -> __m512i { _mm512_xor_si512(a, b) }

@@ -16,6 +16,8 @@ mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 #[cfg(target_arch = "x86_64")]
+pub(crate) mod matrix;
+#[cfg(target_arch = "x86_64")]
 pub(crate) use {avx2::Avx2, avx512::Avx512};
 
 /// A computation that can be compiled for any level. `call` must be `#[inline(always)]`.
@@ -128,6 +130,18 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
         // SAFETY: passed on to the caller; a lane of either type has 32 bits.
         self.as_int(unsafe { self.load(p.cast()) })
     }
+    /// Bytes as integers from 0 to 255.
+    /// # Safety
+    /// `LANES` bytes are readable at `p`.
+    unsafe fn load_u8(self, p: *const u8) -> Self::I;
+    /// Bytes as integers from -128 to 127.
+    /// # Safety
+    /// `LANES` bytes are readable at `p`.
+    unsafe fn load_i8(self, p: *const i8) -> Self::I;
+    /// The low byte of each lane.
+    /// # Safety
+    /// `LANES` bytes are writable at `p`.
+    unsafe fn store_low_bytes(self, p: *mut u8, v: Self::I);
     /// # Safety
     /// `LANES` integers are writable at `p`.
     #[inline(always)]
@@ -144,6 +158,8 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     fn to_float(self, a: Self::I) -> Self::F;
     fn add_i(self, a: Self::I, b: Self::I) -> Self::I;
     fn sub_i(self, a: Self::I, b: Self::I) -> Self::I;
+    /// The low 32 bits of the products.
+    fn mul_i(self, a: Self::I, b: Self::I) -> Self::I;
     fn and_i(self, a: Self::I, b: Self::I) -> Self::I;
     fn or_i(self, a: Self::I, b: Self::I) -> Self::I;
     fn xor_i(self, a: Self::I, b: Self::I) -> Self::I;

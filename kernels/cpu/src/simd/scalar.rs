@@ -74,6 +74,21 @@ impl Simd for Scalar {
         unsafe { p.cast::<[u16; N]>().write_unaligned(h) }
     }
     #[inline(always)]
+    unsafe fn load_u8(self, p: *const u8) -> I {
+        // SAFETY: the caller promises four readable bytes.
+        unsafe { p.cast::<[u8; N]>().read() }.map(i32::from)
+    }
+    #[inline(always)]
+    unsafe fn load_i8(self, p: *const i8) -> I {
+        // SAFETY: the caller promises four readable bytes.
+        unsafe { p.cast::<[i8; N]>().read() }.map(i32::from)
+    }
+    #[inline(always)]
+    unsafe fn store_low_bytes(self, p: *mut u8, v: I) {
+        // SAFETY: the caller promises four writable bytes.
+        unsafe { p.cast::<[u8; N]>().write(v.map(|x| x as u8)) }
+    }
+    #[inline(always)]
     unsafe fn transpose(self, src: impl Fn(usize) -> *const f32) -> [F; MAX_LANES] {
         // SAFETY: the caller promises four floats at each of the four sources.
         let rows = [0, 1, 2, 3].map(|i| unsafe { self.load(src(i)) });
@@ -203,6 +218,10 @@ impl Simd for Scalar {
     #[inline(always)]
     fn sub_i(self, a: I, b: I) -> I {
         each(a, b, i32::wrapping_sub)
+    }
+    #[inline(always)]
+    fn mul_i(self, a: I, b: I) -> I {
+        each(a, b, i32::wrapping_mul)
     }
     #[inline(always)]
     fn and_i(self, a: I, b: I) -> I {

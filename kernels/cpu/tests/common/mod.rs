@@ -9,9 +9,14 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use deepseek_kernels_cpu::{Isa, Level, Parallel};
 
-/// Every level this machine has.
-pub fn isas() -> Vec<Isa> {
+/// Every level this machine has, those with matrix instructions among them.
+pub fn matrix_isas() -> Vec<Isa> {
     Level::available().map(|l| Isa::at(l).expect("the level is available")).collect()
+}
+
+/// Every vector level this machine has.
+pub fn isas() -> Vec<Isa> {
+    Level::available_vectors().map(|l| Isa::at(l).expect("the level is available")).collect()
 }
 
 /// Runs tasks on `0` threads of its own, handing them out in falling order.

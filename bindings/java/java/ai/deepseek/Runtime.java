@@ -34,7 +34,7 @@ public final class Runtime extends NativeObject {
     /**
      * The instruction-set level in use.
      *
-     * @return {@code scalar}, {@code avx2} or {@code avx512}
+     * @return the name of a level, as {@link RuntimeOptions#isa} takes it
      */
     public String isa() {
         return Wire.text(isa(handle));

@@ -39,7 +39,8 @@ public final class RuntimeOptions {
     /**
      * Sets the instruction-set level.
      *
-     * @param level {@code scalar}, {@code avx2} or {@code avx512}
+     * @param level {@code scalar}, {@code avx2}, {@code avxvnni}, {@code avx512}, {@code avx512vnni},
+     *     {@code avx512bf16} or {@code amx}
      * @return changed options
      */
     public RuntimeOptions isa(String level) {

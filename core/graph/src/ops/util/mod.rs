@@ -1,5 +1,6 @@
 //! What shape rules and scalar references share.
 
+mod channels;
 mod elementwise;
 mod fft;
 mod lanes;
@@ -13,6 +14,7 @@ pub mod special;
 mod types;
 mod window;
 
+pub use channels::{channels_as_planes, channels_second, channels_to_back, planes_as_channels};
 pub use elementwise::{Kind, map, map_float, shaped_like, vec_for, zip};
 pub use fft::Fft;
 pub use lanes::{axes_last, filled, map_rows};

@@ -2,6 +2,7 @@
 
 pub mod contrib;
 pub mod contrib_attention;
+pub mod contrib_quant;
 pub mod legacy;
 pub mod ml;
 pub mod resize;
