@@ -18,11 +18,12 @@ use deepseek_tensor::{Result, ensure, err};
 
 const MIB: f64 = 1_048_576.0;
 
-/// Binds every input to `[batch, length]`, and other axes to the batch.
+/// Binds every input to `[batch, length, …]`.
 fn padded(graph: &Graph, batch: usize, length: usize) -> Result<Bindings> {
     let mut at = Bindings::new();
     for id in graph.inputs() {
-        for (axis, dim) in graph.fact(*id).shape().into_iter().flatten().enumerate() {
+        let shape = graph.fact(*id).shape().into_iter().flatten();
+        for (axis, dim) in shape.enumerate().filter(|(_, dim)| dim.as_const().is_none()) {
             let extent = if axis == 1 { length } else { batch };
             at.unify(dim, extent as i64).map_err(|e| err!(ShapeMismatch, "{dim}: {e}"))?;
         }
