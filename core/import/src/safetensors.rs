@@ -61,8 +61,12 @@ pub fn load(path: impl AsRef<Path>) -> Result<Weights> {
 /// # Errors
 /// `InvalidFile` naming what is wrong.
 pub fn from_bytes(bytes: Bytes) -> Result<Weights> {
-    let (header, meta) = SafeTensors::read_metadata(&bytes)
-        .map_err(|e| err!(InvalidFile, "not a valid safetensors file: {e}"))?;
+    let (header, meta) = SafeTensors::read_metadata(&bytes).map_err(|e| {
+        err!(
+            InvalidFile,
+            "not a valid safetensors file: {e}; if it was cut short, fetch or write it again"
+        )
+    })?;
     let start = header + 8; // the length itself takes eight bytes
     let buffer = shared_buffer(bytes);
     let mut weights = Weights::default();

@@ -24,6 +24,12 @@ struct Section<'a> {
     bytes: Cow<'a, [u8]>,
 }
 
+impl<'a> Section<'a> {
+    fn of_bytes(name: String, bytes: Cow<'a, [u8]>) -> Self {
+        Section { name, dtype: "U8", shape: vec![bytes.len()], width: 1, bytes }
+    }
+}
+
 /// Writes `package` to `path`, replacing what is there when all is written.
 ///
 /// # Errors
@@ -44,31 +50,24 @@ pub fn save(package: &Package, path: impl AsRef<Path>) -> Result<()> {
             InvalidArgument,
             "the constant '{name}' has a name of an attached file; rename it"
         );
-        let (dtype, bytes) = match dtype_name(t.dtype()) {
-            Some(dtype) => (dtype, Cow::Borrowed(t.as_bytes()?)),
+        let section = match dtype_name(t.dtype()) {
+            Some(dtype) => Section {
+                name: (*name).to_owned(),
+                dtype,
+                shape: t.shape().to_vec(),
+                width: t.dtype().bits() / 8,
+                bytes: Cow::Borrowed(t.as_bytes()?),
+            },
             None => {
-                types.insert(
-                    (*name).to_owned(),
-                    json!({"dtype": t.dtype().name(), "shape": t.shape()}),
-                );
-                ("U8", raw_bytes(t)?)
+                let stored = json!({"dtype": t.dtype().name(), "shape": t.shape()});
+                types.insert((*name).to_owned(), stored);
+                Section::of_bytes((*name).to_owned(), raw_bytes(t)?)
             }
         };
-        let shape =
-            if dtype_name(t.dtype()).is_some() { t.shape().to_vec() } else { vec![bytes.len()] };
-        let width = if dtype == "U8" { 1 } else { t.dtype().bits().div_ceil(8) };
-        sections.push(Section { name: (*name).to_owned(), dtype, shape, width, bytes });
+        sections.push(section);
     }
     for (name, bytes) in &package.files {
-        let shape = vec![bytes.len()];
-        let bytes = Cow::Borrowed(&bytes[..]);
-        sections.push(Section {
-            name: format!("{FILES}{name}"),
-            dtype: "U8",
-            shape,
-            width: 1,
-            bytes,
-        });
+        sections.push(Section::of_bytes(format!("{FILES}{name}"), Cow::Borrowed(bytes)));
     }
     // Whole lines first, then by falling width: nothing needs a gap, which the format forbids.
     sections.sort_by(|a, b| {
