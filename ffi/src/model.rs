@@ -5,7 +5,7 @@ use crate::call::{Call, Out, guard, guard_value, invalid};
 use crate::error::{c_string, deepseek_dtype, deepseek_error, deepseek_status};
 use crate::options::deepseek_model_options;
 use crate::runtime::deepseek_runtime;
-use deepseek::{MemoryReport, Model, Result, TensorSpec, Type};
+use deepseek::{MemoryReport, Model, Result, SaveOptions, TensorSpec, Type};
 use std::ffi::{CString, c_char, c_void};
 
 /// A model lowered for a runtime, with its weights. Shared, immutable.
@@ -336,6 +336,22 @@ pub unsafe extern "C" fn deepseek_model_save(
     // SAFETY: the caller keeps the contract of the header.
     guard(unsafe { Call::new(err) }, |call| {
         call.get(model, "model")?.model.save(call.text(path, "path")?)
+    })
+}
+
+/// As `deepseek_model_save`, and stores the weights a second time, packed for the kernels of this
+/// machine: on machines with the same instruction set, opening the file packs nothing, and
+/// processes share the packed weights. Other machines open it as any other. Since 0.1.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn deepseek_model_save_packed(
+    model: *const deepseek_model,
+    path: *const c_char,
+    err: *mut *mut deepseek_error,
+) -> deepseek_status {
+    // SAFETY: the caller keeps the contract of the header.
+    guard(unsafe { Call::new(err) }, |call| {
+        let options = SaveOptions { packed: true };
+        call.get(model, "model")?.model.save_with(call.text(path, "path")?, &options)
     })
 }
 

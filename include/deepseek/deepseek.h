@@ -932,6 +932,16 @@ deepseek_status deepseek_model_save(const struct deepseek_model *model,
                                     struct deepseek_error **err);
 
 /**
+ * As `deepseek_model_save`, and stores the weights a second time, packed for the kernels of this
+ * machine: on machines with the same instruction set, opening the file packs nothing, and
+ * processes share the packed weights. Other machines open it as any other. Since 0.1.
+ */
+DEEPSEEK_API
+deepseek_status deepseek_model_save_packed(const struct deepseek_model *model,
+                                           const char *path,
+                                           struct deepseek_error **err);
+
+/**
  * What a model consists of, as a JSON object: source, name, inputs, outputs, symbols with
  * their bounds, operators with how often each occurs and on how many of those nodes a
  * kernel of this machine runs, parameters. Keys are only added. Since 0.1.

@@ -75,6 +75,16 @@ static void saved_models_are_the_model(const deepseek_runtime *runtime, const de
     OK(deepseek_model_save(back, path, &err));
     deepseek_model_free(back);
     back = NULL;
+    /* With packed weights it is the same model too. */
+    OK(deepseek_model_save_packed(model, path, &err));
+    OK(deepseek_model_open(runtime, path, NULL, &back, &err));
+    OK(deepseek_model_get_summary(model, &want, &err));
+    OK(deepseek_model_get_summary(back, &got, &err));
+    CHECK(strcmp(deepseek_buffer_data(want), deepseek_buffer_data(got)) == 0);
+    deepseek_buffer_free(want);
+    deepseek_buffer_free(got);
+    deepseek_model_free(back);
+    back = NULL;
     CHECK(remove(path) == 0);
     FAILS(DEEPSEEK_STATUS_INVALID_ARGUMENT, ".deepseek", deepseek_model_save(model, "x.onnx", &err));
     FAILS(DEEPSEEK_STATUS_IO, "/no/such/place",

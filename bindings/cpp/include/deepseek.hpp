@@ -170,7 +170,14 @@ public:
     /// them, such as the files of a tokenizer. What is at `path` is replaced when all is written.
     /// Throws IO naming the path, INVALID_ARGUMENT if its name does not end in `.deepseek`.
     void save(std::string_view path) const {
-        detail::call([&](bridge::Status &s) { raw().save(detail::text(path, "path"), s); });
+        detail::call([&](bridge::Status &s) { raw().save(detail::text(path, "path"), false, s); });
+    }
+
+    /// As `save`, and stores the weights a second time, packed for the kernels of this machine: on
+    /// machines with the same instruction set, opening the file packs nothing, and processes share
+    /// the packed weights.
+    void save_packed(std::string_view path) const {
+        detail::call([&](bridge::Status &s) { raw().save(detail::text(path, "path"), true, s); });
     }
 
     /// What the model consists of, as JSON.

@@ -162,7 +162,7 @@ mod ffi {
         fn inputs(self: &Model) -> Vec<TensorInfo>;
         fn outputs(self: &Model) -> Vec<TensorInfo>;
         fn memory_formula(self: &Model, status: &mut Status) -> String;
-        fn save(self: &Model, path: &str, status: &mut Status);
+        fn save(self: &Model, path: &str, packed: bool, status: &mut Status);
         fn summary_json(self: &Model, status: &mut Status) -> String;
         fn plan_memory(self: &Model, symbols: &Extents, status: &mut Status) -> MemoryReport;
         fn plan_memory_for_shapes(

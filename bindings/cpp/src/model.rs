@@ -3,7 +3,7 @@
 use crate::ffi::{MemoryReport, PlannedValue, Status, TensorInfo};
 use crate::status::{give, guard};
 use crate::tensor::dtype_of;
-use deepseek::{Result, RuntimeOptions, TensorSpec, Type};
+use deepseek::{Result, RuntimeOptions, SaveOptions, TensorSpec, Type};
 
 /// Threads, instruction set and byte budget.
 pub(crate) struct Runtime(pub(crate) deepseek::Runtime);
@@ -107,8 +107,8 @@ impl Model {
         guard(status, String::new(), || Ok(self.0.memory_formula().to_string()))
     }
 
-    pub(crate) fn save(&self, path: &str, status: &mut Status) {
-        guard(status, (), || self.0.save(path));
+    pub(crate) fn save(&self, path: &str, packed: bool, status: &mut Status) {
+        guard(status, (), || self.0.save_with(path, &SaveOptions { packed }));
     }
 
     pub(crate) fn summary_json(&self, status: &mut Status) -> String {

@@ -3,7 +3,9 @@
 use crate::error::{Failure, native};
 use crate::handle;
 use crate::wire::{self, Texts, TextsWriter};
-use deepseek::{Code, Dim, Error, MemoryReport, Model, ModelOptions, Runtime, TensorSpec, Type};
+use deepseek::{
+    Code, Dim, Error, MemoryReport, Model, ModelOptions, Runtime, SaveOptions, TensorSpec, Type,
+};
 use jni::objects::{JByteArray, JClass, JLongArray, JObject};
 use jni::sys::{jboolean, jlong};
 use jni::{Env, EnvUnowned, jni_mangle};
@@ -207,10 +209,16 @@ pub fn formula<'l>(env: EnvUnowned<'l>, _this: JObject<'l>, handle: jlong) -> JB
 
 /// Writes the model to a `.deepseek` file.
 #[jni_mangle("ai.deepseek.Model", "savePath")]
-pub fn save<'l>(env: EnvUnowned<'l>, _this: JObject<'l>, handle: jlong, path: JByteArray<'l>) {
+pub fn save<'l>(
+    env: EnvUnowned<'l>,
+    _this: JObject<'l>,
+    handle: jlong,
+    path: JByteArray<'l>,
+    packed: jboolean,
+) {
     native(env, |env| {
         let path = wire::text(env, &path)?;
-        handle::get::<Model>(handle)?.save(path)?;
+        handle::get::<Model>(handle)?.save_with(path, &SaveOptions { packed })?;
         Ok(())
     })
 }

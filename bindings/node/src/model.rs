@@ -5,7 +5,7 @@ use crate::error::{caught, guard, internal, invalid, open};
 use crate::runtime::Runtime;
 use crate::session::Session;
 use crate::tensor::{convert, entries, extents, options, whole};
-use deepseek::{MemoryReport as Report, Result, Type};
+use deepseek::{MemoryReport as Report, Result, SaveOptions, Type};
 use napi::bindgen_prelude::*;
 use napi_derive::napi;
 use std::collections::BTreeMap;
@@ -231,6 +231,27 @@ impl Model {
     #[napi(ts_args_type = "path: string")]
     pub fn save_sync(&self, env: &Env, path: Unknown) -> napi::Result<()> {
         guard(env, || self.get()?.save(convert::<String>(path, "path")?))
+    }
+
+    /// As `save`, and stores the weights a second time, packed for the kernels of this machine:
+    /// on machines with the same instruction set, opening the file packs nothing, and processes
+    /// share the packed weights.
+    #[napi(ts_args_type = "path: string", ts_return_type = "Promise<void>")]
+    pub fn save_packed<'env>(&self, env: &'env Env, path: Unknown) -> napi::Result<Object<'env>> {
+        match caught(|| Ok((self.get()?.clone(), convert::<String>(path, "path")?))) {
+            Ok((model, path)) => {
+                let save = move || model.save_with(path, &SaveOptions { packed: true });
+                promise(env, Held::default(), save, nothing)
+            }
+            Err(e) => rejected(env, &e),
+        }
+    }
+
+    /// As `savePacked`, on this thread.
+    #[napi(ts_args_type = "path: string")]
+    pub fn save_packed_sync(&self, env: &Env, path: Unknown) -> napi::Result<()> {
+        let options = SaveOptions { packed: true };
+        guard(env, || self.get()?.save_with(convert::<String>(path, "path")?, &options))
     }
 
     /// The inputs, in order.

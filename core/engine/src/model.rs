@@ -2,7 +2,7 @@
 
 use crate::{Runtime, Session};
 use deepseek_graph::{Bindings, Dim, Graph, Type, ValueId};
-use deepseek_import::package::{self, Package, SentenceEncoder};
+use deepseek_import::package::{self, Package, PackedConstants, SentenceEncoder};
 use deepseek_runtime::{Cut, LowerOptions, MemoryReport, Plan, Ragged};
 use deepseek_tensor::{Result, ensure, err};
 use std::collections::BTreeMap;
@@ -58,6 +58,14 @@ pub struct ModelOptions {
     pub shapes: Vec<(String, Vec<usize>)>,
 }
 
+/// How a model is saved. The default suits every machine.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SaveOptions {
+    /// Store the weights a second time, packed for the kernels of this machine: on machines with the same
+    /// instruction set, opening the file packs nothing, and processes share the packed weights.
+    pub packed: bool,
+}
+
 /// What `inspect` shows.
 #[derive(Clone, Debug)]
 pub struct ModelSummary {
@@ -101,6 +109,11 @@ impl Model {
     ) -> Result<Model> {
         let package = package::open(path)?;
         let source = package.source.clone();
+        if let Some(packed) = package.packed
+            && packed.machine == deepseek_runtime::packed_for(runtime.isa())
+        {
+            runtime.offer_packed(&package.graph, packed.constants);
+        }
         let (graph, extras) =
             (package.graph, Extras { files: package.files, encoder: package.encoder });
         Model::lower(graph, runtime, &source, extras, options)
@@ -113,6 +126,14 @@ impl Model {
     /// # Errors
     /// `Io` naming the path; `InvalidArgument` if its name does not end in `.deepseek`.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
+        self.save_with(path, &SaveOptions::default())
+    }
+
+    /// As [`Model::save`], with options.
+    ///
+    /// # Errors
+    /// As [`Model::save`].
+    pub fn save_with(&self, path: impl AsRef<Path>, options: &SaveOptions) -> Result<()> {
         let path = path.as_ref();
         ensure!(
             path.extension().is_some_and(|e| e.eq_ignore_ascii_case(package::EXTENSION)),
@@ -123,7 +144,18 @@ impl Model {
         );
         let Extras { files, encoder } = self.0.extras.clone();
         let (graph, source) = (self.0.prepared.clone(), self.0.source.clone());
-        package::save(&Package { graph, source, files, encoder }, path)
+        let packed = match options.packed {
+            true => Some(PackedConstants {
+                machine: deepseek_runtime::packed_for(self.runtime().isa()),
+                constants: deepseek_runtime::packed_constants(
+                    &graph,
+                    self.runtime(),
+                    &self.0.options,
+                )?,
+            }),
+            false => None,
+        };
+        package::save(&Package { graph, source, files, encoder, packed }, path)
     }
 
     /// Loads an ONNX model from memory. External data is refused: it has no directory.

@@ -2,7 +2,7 @@
 
 use crate::options::human_bytes;
 use crate::say;
-use deepseek::{Model, Result, Runtime};
+use deepseek::{Model, Result, Runtime, SaveOptions};
 use std::io::Write;
 use std::path::PathBuf;
 
@@ -13,6 +13,9 @@ pub struct Args {
     input: PathBuf,
     /// The `.deepseek` file to write.
     output: PathBuf,
+    /// Store the weights a second time, packed for this machine, so that opening the file packs nothing.
+    #[arg(long)]
+    packed: bool,
     /// Print one JSON object.
     #[arg(long)]
     json: bool,
@@ -21,7 +24,7 @@ pub struct Args {
 /// Runs the command.
 pub fn run(args: &Args, out: &mut impl Write) -> Result<()> {
     let model = Model::open(&args.input, &Runtime::new(&Default::default())?)?;
-    model.save(&args.output)?;
+    model.save_with(&args.output, &SaveOptions { packed: args.packed })?;
     let bytes = std::fs::metadata(&args.output).map_or(0, |m| m.len());
     let s = model.summary();
     let output = args.output.display();

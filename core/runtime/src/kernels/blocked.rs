@@ -84,7 +84,8 @@ fn convolution(args: &PrepareArgs) -> Result<Option<Prepared>> {
         ..ConvShape::d2(1, w.shape()[1] * groups, w.shape()[0], [1, 1], [kernel[0], kernel[1]])
     };
     let Some(reads) = shape.reads_blocked(op.planes) else { return Ok(None) };
-    let weights = args.pack(w, &format!("conv-blocked-{reads:?}"), |w| {
+    let restore = |floats| BlockedWeights::shared(args.isa, &shape, reads, floats);
+    let weights = args.pack_stored(w, &format!("conv-blocked-{reads:?}"), restore, |w| {
         Ok(BlockedWeights::new(args.isa, args.pool, &shape, reads, floats(w)?))
     })?;
     let (op, planes) = (op.conv(), op.planes);

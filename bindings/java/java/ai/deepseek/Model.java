@@ -177,7 +177,19 @@ public final class Model extends NativeObject {
      * @throws DeepseekException {@code IO} naming the path, {@code INVALID_ARGUMENT} for another name
      */
     public void save(Path path) {
-        savePath(handle, Wire.bytes(path.toString()));
+        savePath(handle, Wire.bytes(path.toString()), false);
+    }
+
+    /**
+     * As {@link #save}, and stores the weights a second time, packed for the kernels of this machine:
+     * on machines with the same instruction set, opening the file packs nothing, and processes share
+     * the packed weights.
+     *
+     * @param path the file; its name ends in {@code .deepseek}
+     * @throws DeepseekException as {@link #save}
+     */
+    public void savePacked(Path path) {
+        savePath(handle, Wire.bytes(path.toString()), true);
     }
 
     /**
@@ -218,7 +230,7 @@ public final class Model extends NativeObject {
 
     private native byte[] formula(long handle);
 
-    private native void savePath(long handle, byte[] path);
+    private native void savePath(long handle, byte[] path, boolean packed);
 
     private native byte[] summaryJson(long handle);
 
