@@ -98,7 +98,9 @@ pub struct deepseek_memory {
 /// `DEEPSEEK_STATUS_INVALID_FILE`, `DEEPSEEK_STATUS_INVALID_GRAPH`, or
 /// `DEEPSEEK_STATUS_UNSUPPORTED` naming the format, operator or field;
 /// `DEEPSEEK_STATUS_BUDGET_EXCEEDED` naming the least budget that would do;
-/// `DEEPSEEK_STATUS_NOT_FOUND`, `DEEPSEEK_STATUS_SHAPE_MISMATCH` for a shape that fits no input.
+/// `DEEPSEEK_STATUS_NOT_FOUND`, `DEEPSEEK_STATUS_SHAPE_MISMATCH` for a shape that fits no input;
+/// `DEEPSEEK_STATUS_NOT_FOUND`, `DEEPSEEK_STATUS_INVALID_ARGUMENT` for bounds of a symbol that no
+/// input has, or that are not within the model's own.
 /// Since 0.1.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn deepseek_model_open(
@@ -239,6 +241,26 @@ pub unsafe extern "C" fn deepseek_model_get_memory(
         let values = call.slice(values, count, "values")?;
         let symbols: Vec<_> = symbols.into_iter().zip(values.iter().copied()).collect();
         let report = model.plan_memory(&symbols)?;
+        give_memory(&report, out, details)
+    })
+}
+
+/// Bytes that no run within the bounds of the model's symbols exceeds: what the run at the upper
+/// bounds takes, where all sizes grow with every symbol. Fails with
+/// `DEEPSEEK_STATUS_INVALID_ARGUMENT` naming a symbol without an upper bound, which
+/// `deepseek_model_options` can set. Since 0.1.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn deepseek_model_get_memory_within_bounds(
+    model: *const deepseek_model,
+    out_memory: *mut deepseek_memory,
+    out_details: *mut *mut deepseek_buffer,
+    err: *mut *mut deepseek_error,
+) -> deepseek_status {
+    // SAFETY: the caller keeps the contract of the header.
+    guard(unsafe { Call::new(err) }, |call| {
+        let out = call.out(out_memory, "out_memory")?;
+        let details = call.out_if_wanted(out_details, "out_details")?;
+        let report = call.get(model, "model")?.model.plan_memory_within_bounds()?;
         give_memory(&report, out, details)
     })
 }

@@ -105,6 +105,21 @@ pub struct ModelOptions<'env> {
     pub shapes: Option<Object<'env>>,
     /// Run nothing in blocks of rows, unless the budget asks for it.
     pub whole: Option<bool>,
+    /// Ranges of symbols that every run keeps to, both ends included, by symbol: a run outside
+    /// fails with `SHAPE_MISMATCH`, and what is planned within bounds is planned within these. An
+    /// end that is left out is the model's own.
+    #[napi(ts_type = "Record<string, { min?: number, max?: number }>")]
+    pub bounds: Option<Object<'env>>,
+}
+
+/// An entry of `ModelOptions.bounds`.
+#[napi(object, object_to_js = false)]
+#[derive(Default)]
+pub struct BoundsOption {
+    /// Least value.
+    pub min: Option<f64>,
+    /// Greatest value.
+    pub max: Option<f64>,
 }
 
 impl ModelOptions<'_> {
@@ -121,8 +136,27 @@ impl ModelOptions<'_> {
                 Some(shapes) => read_shapes(shapes.to_unknown(), "options.shapes")?,
                 None => Vec::new(),
             },
+            bounds: match options.bounds {
+                Some(bounds) => read_bounds(bounds.to_unknown(), "options.bounds")?,
+                None => Vec::new(),
+            },
         })
     }
+}
+
+/// Ranges by symbol.
+fn read_bounds(bounds: Unknown, what: &str) -> Result<Vec<deepseek::SymbolBounds>> {
+    let read = |(symbol, value): (String, Unknown)| {
+        if !matches!(value.get_type(), Ok(napi::ValueType::Object)) {
+            return Err(invalid(format!("{what}.{symbol} must be an object of min and max")));
+        }
+        let range: BoundsOption = convert(value, &format!("{what}.{symbol}"))?;
+        let end = |n: f64, end: &str| whole(n, &format!("{what}.{symbol}.{end}")).map(|n| n as i64);
+        let min = end(range.min.unwrap_or(0.0), "min")?;
+        let max = range.max.map(|max| end(max, "max")).transpose()?;
+        Ok(deepseek::SymbolBounds { symbol, min, max })
+    };
+    entries(bounds, what)?.into_iter().map(read).collect()
 }
 
 /// Extents by name.
@@ -147,7 +181,8 @@ impl Model {
     /// `config.json` and safetensors weights. Rejects with `IO`, `INVALID_FILE`, `INVALID_GRAPH`, or
     /// `UNSUPPORTED` naming the format, operator or field; `BUDGET_EXCEEDED` naming the least
     /// budget that would do; `NOT_FOUND`, `SHAPE_MISMATCH` for a shape of the options that
-    /// fits no input.
+    /// fits no input; `NOT_FOUND`, `INVALID_ARGUMENT` for bounds of a symbol that no input has, or
+    /// that are not within the model's own.
     #[napi(
         ts_args_type = "runtime: Runtime, path: string, options?: ModelOptions",
         ts_return_type = "Promise<Model>"
@@ -287,6 +322,14 @@ impl Model {
             let values: Vec<_> = values.iter().map(|(n, v)| (n.as_str(), *v)).collect();
             model.plan_memory(&values).map(report)
         })
+    }
+
+    /// Bytes that no run within the bounds of the model's symbols exceeds: what the run at the
+    /// upper bounds takes, where all sizes grow with every symbol. Throws `INVALID_ARGUMENT`
+    /// naming a symbol without an upper bound; `ModelOptions.bounds` sets it.
+    #[napi]
+    pub fn plan_memory_within_bounds(&self, env: &Env) -> napi::Result<MemoryReport> {
+        guard(env, || self.get()?.plan_memory_within_bounds().map(report))
     }
 
     /// Exact bytes of a run whose inputs have the given shapes. Throws `NOT_FOUND` for

@@ -2,8 +2,8 @@
 
 use clap::Args;
 use deepseek::{
-    Code, DType, Error, Model, ModelOptions, Result, RunOptions, Runtime, RuntimeOptions, Tensor,
-    Type,
+    Code, DType, Error, Model, ModelOptions, Result, RunOptions, Runtime, RuntimeOptions,
+    SymbolBounds, Tensor, Type,
 };
 use std::path::PathBuf;
 use std::time::Duration;
@@ -34,6 +34,10 @@ pub struct ModelArgs {
     /// Run nothing in blocks of rows, unless the budget asks for it.
     #[arg(long)]
     pub whole: bool,
+    /// Range of a named dimension, once for each; runs outside are refused, and `plan` without
+    /// shapes says what no run inside exceeds. Either end may be left out.
+    #[arg(long, value_name = "SYMBOL=1..512")]
+    pub bounds: Vec<String>,
 }
 
 impl ModelArgs {
@@ -82,7 +86,8 @@ impl ModelArgs {
         let memory_budget_bytes = self.memory_budget.unwrap_or(0);
         let shapes = shapes.iter().filter(|_| memory_budget_bytes > 0);
         let shapes = shapes.map(|s| (s.name.clone(), s.extents.clone())).collect();
-        let options = ModelOptions { memory_budget_bytes, whole: self.whole, shapes };
+        let bounds = self.bounds.iter().map(|b| parse_bounds(b)).collect::<Result<_>>()?;
+        let options = ModelOptions { memory_budget_bytes, whole: self.whole, shapes, bounds };
         Model::open_with(&self.model, &self.runtime()?, &options)
     }
 }
@@ -166,6 +171,20 @@ impl ShapeArgs {
         }
         Ok(given)
     }
+}
+
+fn parse_bounds(text: &str) -> Result<SymbolBounds> {
+    let wrong = || {
+        let text = format!("--bounds '{text}': write SYMBOL=1..512, SYMBOL=1.. or SYMBOL=..512");
+        Error::new(Code::InvalidArgument, text)
+    };
+    let (symbol, range) = text.split_once('=').ok_or_else(wrong)?;
+    let (min, max) = range.split_once("..").ok_or_else(wrong)?;
+    let end = |text: &str| match text {
+        "" => Ok(None),
+        _ => text.parse::<u32>().map(|n| Some(i64::from(n))).map_err(|_| wrong()),
+    };
+    Ok(SymbolBounds { symbol: symbol.to_owned(), min: end(min)?.unwrap_or(0), max: end(max)? })
 }
 
 fn parse_shape(text: &str) -> Result<Shape> {
