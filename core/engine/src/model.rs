@@ -3,6 +3,7 @@
 use crate::{Runtime, Session};
 use deepseek_graph::{Bindings, Dim, Graph, Type, ValueId};
 use deepseek_import::package::{self, Package, SentenceEncoder};
+use deepseek_runtime::precision::{Precision, PrecisionOptions, Target};
 use deepseek_runtime::{Cut, LowerOptions, MemoryReport, Plan, Ragged};
 use deepseek_tensor::{Result, ensure, err};
 use std::collections::BTreeMap;
@@ -32,6 +33,7 @@ struct Inner {
 struct Extras {
     files: BTreeMap<String, bytes::Bytes>,
     encoder: Option<SentenceEncoder>,
+    precision: Option<String>,
 }
 
 /// Name and type of an input or output.
@@ -56,6 +58,9 @@ pub struct ModelOptions {
     /// Shapes of inputs for which the budget must hold, else opening fails. Where there are none,
     /// the upper bounds of the model's symbols count, if all have one.
     pub shapes: Vec<(String, Vec<usize>)>,
+    /// Compute in less than `f32`, calibrated and under an accuracy budget; see
+    /// [`Model::precision_report`]. `None` leaves the model as it is.
+    pub precision: Option<PrecisionOptions>,
 }
 
 /// What `inspect` shows.
@@ -101,9 +106,8 @@ impl Model {
     ) -> Result<Model> {
         let package = package::open(path)?;
         let source = package.source.clone();
-        let (graph, extras) =
-            (package.graph, Extras { files: package.files, encoder: package.encoder });
-        Model::lower(graph, runtime, &source, extras, options)
+        let Package { graph, files, encoder, precision, .. } = package;
+        Model::lower(graph, runtime, &source, Extras { files, encoder, precision }, options)
     }
 
     /// Writes the model to a `.deepseek` file: its graph as the compiler has prepared it, its weights, and
@@ -121,9 +125,9 @@ impl Model {
             path.display(),
             package::EXTENSION
         );
-        let Extras { files, encoder } = self.0.extras.clone();
+        let Extras { files, encoder, precision } = self.0.extras.clone();
         let (graph, source) = (self.0.prepared.clone(), self.0.source.clone());
-        package::save(&Package { graph, source, files, encoder }, path)
+        package::save(&Package { graph, source, files, encoder, precision }, path)
     }
 
     /// Loads an ONNX model from memory. External data is refused: it has no directory.
@@ -177,7 +181,7 @@ impl Model {
         graph: Graph,
         runtime: &Runtime,
         source: &str,
-        extras: Extras,
+        mut extras: Extras,
         options: &ModelOptions,
     ) -> Result<Model> {
         let spec = |graph: &Graph, name: &str, id: ValueId| TensorSpec {
@@ -195,9 +199,17 @@ impl Model {
                 Some(bind_shapes(&inputs, &shapes)?)
             }
         };
+        let asked = options.precision.as_ref();
+        let prepared = match asked.filter(|p| p.target != Target::Only(Precision::F32)) {
+            Some(precision) => {
+                let compiled = deepseek_runtime::precision::compile(&graph, runtime, precision)?;
+                extras.precision = Some(compiled.report.to_json());
+                compiled.graph
+            }
+            None => deepseek_runtime::prepare(graph)?,
+        };
         let memory_budget_bytes = options.memory_budget_bytes;
         let options = LowerOptions { whole: options.whole, memory_budget_bytes, at };
-        let prepared = deepseek_runtime::prepare(graph)?;
         let plan = Arc::new(deepseek_runtime::lower(&prepared, runtime, &options)?);
         let graph = plan.graph();
         let inputs =
@@ -224,6 +236,22 @@ impl Model {
     /// The outputs, in order.
     pub fn outputs(&self) -> &[TensorSpec] {
         &self.0.outputs
+    }
+
+    /// Why its layers have the precisions that they have, as one JSON object (the fields of
+    /// [`PrecisionReport`](deepseek_runtime::precision::PrecisionReport)); `None` for a model that was not
+    /// compiled for less than `f32`.
+    pub fn precision_report(&self) -> Option<&str> {
+        self.0.extras.precision.as_deref()
+    }
+
+    /// `f32`, or what the model was compiled for: `int8` or `auto`.
+    pub fn precision(&self) -> String {
+        let report = self.precision_report().and_then(|r| {
+            let report: serde_json::Value = serde_json::from_str(r).ok()?;
+            Some(report.get("requested")?.as_str()?.to_owned())
+        });
+        report.unwrap_or_else(|| "f32".to_owned())
     }
 
     /// A new session.

@@ -69,6 +69,9 @@ pub struct Package {
     pub files: BTreeMap<String, Bytes>,
     /// What an embedder has to know, where the model is a sentence encoder.
     pub encoder: Option<SentenceEncoder>,
+    /// Why its layers have the precisions that they have, as one JSON object, where it was compiled for
+    /// less than `f32`.
+    pub precision: Option<String>,
 }
 
 /// A sentence encoder's limits and settings.
@@ -102,6 +105,7 @@ pub fn open(path: impl AsRef<Path>) -> Result<Package> {
             source: "onnx".to_owned(),
             files: BTreeMap::new(),
             encoder: None,
+            precision: None,
         }),
         "gguf" => bail!(
             Unsupported,
@@ -127,5 +131,5 @@ fn from_directory(path: &Path) -> Result<Package> {
         }
     }
     let encoder = Some(SentenceEncoder { encoder, sentence });
-    Ok(Package { graph, source: "huggingface".to_owned(), files, encoder })
+    Ok(Package { graph, source: "huggingface".to_owned(), files, encoder, precision: None })
 }

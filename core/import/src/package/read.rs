@@ -21,6 +21,7 @@ struct Manifest {
     #[serde(default)]
     sha256: BTreeMap<String, String>,
     encoder: Option<SentenceEncoder>,
+    precision: Option<serde_json::Map<String, serde_json::Value>>,
 }
 
 /// What the bytes of a `U8` tensor stand for.
@@ -95,7 +96,8 @@ pub fn from_bytes(bytes: Bytes) -> Result<Package> {
         .collect::<Result<_>>()?;
     let graph = text::parse(source, &weights.tensors)
         .map_err(|e| e.context(format_args!("graph '{MAIN}'")))?;
-    Ok(Package { graph, source: manifest.source, files, encoder: manifest.encoder })
+    let precision = manifest.precision.map(|p| serde_json::Value::Object(p).to_string());
+    Ok(Package { graph, source: manifest.source, files, encoder: manifest.encoder, precision })
 }
 
 /// The manifest, checked against its digest.
