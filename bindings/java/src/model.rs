@@ -34,6 +34,7 @@ pub(crate) fn options(
         max: (ends[1] >= 0).then_some(ends[1]),
     });
     Ok(ModelOptions {
+        precision: None,
         memory_budget_bytes,
         whole,
         shapes: named_shapes(env, names, shapes)?,

@@ -3,6 +3,7 @@
 use crate::{Runtime, Session};
 use deepseek_graph::{Bindings, Dim, Graph, Symbol, Type, ValueId};
 use deepseek_import::package::{self, Package, PackedConstants, SentenceEncoder};
+use deepseek_runtime::precision::{Precision, PrecisionOptions, Target};
 use deepseek_runtime::{Cut, LowerOptions, MemoryReport, Plan, Ragged};
 use deepseek_tensor::{Result, bail, ensure, err};
 use std::collections::{BTreeMap, BTreeSet};
@@ -32,6 +33,7 @@ struct Inner {
 struct Extras {
     files: BTreeMap<String, bytes::Bytes>,
     encoder: Option<SentenceEncoder>,
+    precision: Option<String>,
 }
 
 /// Name and type of an input or output.
@@ -59,6 +61,9 @@ pub struct ModelOptions {
     /// Ranges of symbols that every run keeps to: a run outside is refused, and what is planned
     /// within bounds is planned within these.
     pub bounds: Vec<SymbolBounds>,
+    /// Compute in less than `f32`, calibrated and under an accuracy budget; see
+    /// [`Model::precision_report`]. `None` leaves the model as it is.
+    pub precision: Option<PrecisionOptions>,
 }
 
 /// The range of a symbol, both ends included.
@@ -125,14 +130,13 @@ impl Model {
     ) -> Result<Model> {
         let package = package::open(path)?;
         let source = package.source.clone();
-        if let Some(packed) = package.packed
+        let Package { graph, files, encoder, precision, packed, .. } = package;
+        if let Some(packed) = packed
             && packed.machine == deepseek_runtime::packed_for(runtime.isa())
         {
-            runtime.offer_packed(&package.graph, packed.constants);
+            runtime.offer_packed(&graph, packed.constants);
         }
-        let (graph, extras) =
-            (package.graph, Extras { files: package.files, encoder: package.encoder });
-        Model::lower(graph, runtime, &source, extras, options)
+        Model::lower(graph, runtime, &source, Extras { files, encoder, precision }, options)
     }
 
     /// Writes the model to a `.deepseek` file: its graph as the compiler has prepared it, its weights, and
@@ -158,7 +162,7 @@ impl Model {
             path.display(),
             package::EXTENSION
         );
-        let Extras { files, encoder } = self.0.extras.clone();
+        let Extras { files, encoder, precision } = self.0.extras.clone();
         let (graph, source) = (self.0.prepared.clone(), self.0.source.clone());
         let packed = match options.packed {
             true => Some(PackedConstants {
@@ -171,7 +175,7 @@ impl Model {
             }),
             false => None,
         };
-        package::save(&Package { graph, source, files, encoder, packed }, path)
+        package::save(&Package { graph, source, files, encoder, precision, packed }, path)
     }
 
     /// Loads an ONNX model from memory. External data is refused: it has no directory.
@@ -225,7 +229,7 @@ impl Model {
         mut graph: Graph,
         runtime: &Runtime,
         source: &str,
-        extras: Extras,
+        mut extras: Extras,
         options: &ModelOptions,
     ) -> Result<Model> {
         let spec = |graph: &Graph, name: &str, id: ValueId| TensorSpec {
@@ -244,9 +248,17 @@ impl Model {
                 Some(bind_shapes(&inputs, &shapes)?)
             }
         };
+        let asked = options.precision.as_ref();
+        let prepared = match asked.filter(|p| p.target != Target::Only(Precision::F32)) {
+            Some(precision) => {
+                let compiled = deepseek_runtime::precision::compile(&graph, runtime, precision)?;
+                extras.precision = Some(compiled.report.to_json());
+                compiled.graph
+            }
+            None => deepseek_runtime::prepare(graph)?,
+        };
         let memory_budget_bytes = options.memory_budget_bytes;
         let options = LowerOptions { whole: options.whole, memory_budget_bytes, at };
-        let prepared = deepseek_runtime::prepare(graph)?;
         let plan = Arc::new(deepseek_runtime::lower(&prepared, runtime, &options)?);
         let graph = plan.graph();
         let inputs =
@@ -273,6 +285,22 @@ impl Model {
     /// The outputs, in order.
     pub fn outputs(&self) -> &[TensorSpec] {
         &self.0.outputs
+    }
+
+    /// Why its layers have the precisions that they have, as one JSON object (the fields of
+    /// [`PrecisionReport`](deepseek_runtime::precision::PrecisionReport)); `None` for a model that was not
+    /// compiled for less than `f32`.
+    pub fn precision_report(&self) -> Option<&str> {
+        self.0.extras.precision.as_deref()
+    }
+
+    /// `f32`, or what the model was compiled for: `int8` or `auto`.
+    pub fn precision(&self) -> String {
+        let report = self.precision_report().and_then(|r| {
+            let report: serde_json::Value = serde_json::from_str(r).ok()?;
+            Some(report.get("requested")?.as_str()?.to_owned())
+        });
+        report.unwrap_or_else(|| "f32".to_owned())
     }
 
     /// A new session.

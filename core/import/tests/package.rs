@@ -87,6 +87,7 @@ fn package() -> Package {
         files: files.into(),
         encoder: None,
         packed: None,
+        precision: None,
     }
 }
 

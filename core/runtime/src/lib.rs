@@ -18,6 +18,7 @@ mod lower;
 mod packs;
 mod plan;
 mod pool;
+pub mod precision;
 mod profile;
 mod ragged;
 pub mod registry;

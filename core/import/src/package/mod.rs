@@ -71,6 +71,9 @@ pub struct Package {
     pub files: BTreeMap<String, Bytes>,
     /// What an embedder has to know, where the model is a sentence encoder.
     pub encoder: Option<SentenceEncoder>,
+    /// Why its layers have the precisions that they have, as one JSON object, where it was compiled for
+    /// less than `f32`.
+    pub precision: Option<String>,
     /// Constants as kernels of one machine pack them.
     pub packed: Option<PackedConstants>,
 }
@@ -115,6 +118,7 @@ pub fn open(path: impl AsRef<Path>) -> Result<Package> {
             source: "onnx".to_owned(),
             files: BTreeMap::new(),
             encoder: None,
+            precision: None,
             packed: None,
         }),
         "gguf" => bail!(
@@ -141,5 +145,6 @@ fn from_directory(path: &Path) -> Result<Package> {
         }
     }
     let encoder = Some(SentenceEncoder { encoder, sentence });
-    Ok(Package { graph, source: "huggingface".to_owned(), files, encoder, packed: None })
+    let (precision, packed) = (None, None);
+    Ok(Package { graph, source: "huggingface".to_owned(), files, encoder, precision, packed })
 }

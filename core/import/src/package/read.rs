@@ -25,6 +25,7 @@ struct Manifest {
     sha256: BTreeMap<String, String>,
     encoder: Option<SentenceEncoder>,
     packed_for: Option<String>,
+    precision: Option<serde_json::Map<String, serde_json::Value>>,
 }
 
 /// What the bytes of a `U8` tensor stand for.
@@ -76,7 +77,7 @@ pub fn verify(path: impl AsRef<Path>) -> Result<()> {
 pub fn from_bytes(bytes: Bytes) -> Result<Package> {
     let mut weights = safetensors::from_bytes(bytes)?;
     let manifest = manifest(&weights)?;
-    let source = manifest.graphs.get(MAIN).ok_or_else(|| {
+    let main = manifest.graphs.get(MAIN).ok_or_else(|| {
         let have: Vec<&str> = manifest.graphs.keys().map(String::as_str).collect();
         err!(InvalidFile, "there is no graph '{MAIN}', only '{}'", have.join("', '"))
     })?;
@@ -91,9 +92,11 @@ pub fn from_bytes(bytes: Bytes) -> Result<Package> {
         .collect::<Result<_>>()?;
     let constants = take(&mut weights, PACKED);
     let packed = manifest.packed_for.map(|machine| PackedConstants { machine, constants });
-    let graph = text::parse(source, &weights.tensors)
+    let graph = text::parse(main, &weights.tensors)
         .map_err(|e| e.context(format_args!("graph '{MAIN}'")))?;
-    Ok(Package { graph, source: manifest.source, files, encoder: manifest.encoder, packed })
+    let precision = manifest.precision.map(|p| serde_json::Value::Object(p).to_string());
+    let (source, encoder) = (manifest.source, manifest.encoder);
+    Ok(Package { graph, source, files, encoder, precision, packed })
 }
 
 /// Takes out the tensors whose names begin with `prefix`, under the rest of their names.

@@ -104,6 +104,10 @@ fn header(package: &Package, types: Map<String, Value>, sections: &[Section]) ->
     if let Some(packed) = &package.packed {
         manifest["packed_for"] = packed.machine.as_str().into();
     }
+    if let Some(precision) = &package.precision {
+        manifest["precision"] = serde_json::from_str(precision)
+            .map_err(|e| err!(InvalidArgument, "the precision report is not a JSON object: {e}"))?;
+    }
     let manifest = manifest.to_string();
     let digest = hex(manifest.as_bytes());
     let mut header = Map::new();
