@@ -127,6 +127,7 @@ impl ModelOptions<'_> {
     pub(crate) fn read(value: Unknown) -> Result<deepseek::ModelOptions> {
         let options: ModelOptions = options(value)?;
         Ok(deepseek::ModelOptions {
+            precision: None,
             memory_budget_bytes: whole(
                 options.memory_budget_bytes.unwrap_or(0.0),
                 "options.memoryBudgetBytes",
