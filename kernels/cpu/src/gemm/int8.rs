@@ -13,7 +13,7 @@
 use super::pack::Aligned;
 use super::units::{self, Dot, Finish, Left, Product};
 use crate::elementwise::{Unary, apply, reach};
-use crate::parallel::{Parallel, Shared};
+use crate::parallel::{Parallel, Serial, Shared};
 use crate::simd::{Kernel, Simd};
 use crate::{Isa, Level};
 
@@ -195,7 +195,7 @@ impl PackedI8 {
         } else {
             (0..n).for_each(|j| (0..k).for_each(|kk| add(kk, j)));
         }
-        let data = units::pack_panels(isa, dot, k, n, |kk, j| {
+        let data = units::pack_panels(isa, &Serial, dot, k, n, |kk, j| {
             let byte = raw[kk * b.row + j * b.col] ^ flip;
             if pairs { u32::from(value(byte) as i16 as u16) } else { byte.into() }
         });
@@ -440,19 +440,16 @@ impl WayTile<'_> {
         }
     }
 
-    /// Calls `emit(i, x)` with row `i` of the tile for the vector of columns at `v`.
+    /// Row `i` of the tile for the vector of columns at `v`, with what [`offset`](Self::offset) says.
     #[inline(always)]
-    fn each<S: Simd>(&self, s: S, v: usize, mut emit: impl FnMut(usize, S::I)) {
-        let (offset, zeros) = self.offset(s, self.cols.start + v);
-        for i in 0..self.rows.len() {
-            // SAFETY: the sums have `NR` for each row, and `v + LANES <= NR`; there is one sum for
-            // each row.
-            unsafe {
-                let mut x = s.add_i(s.load_i(self.sums.add(i * S::NR + v)), offset);
-                if let Some(z) = zeros {
-                    x = s.sub_i(x, s.mul_i(z, s.splat_i(*self.row_sums.add(i))));
-                }
-                emit(i, x);
+    fn row<S: Simd>(&self, s: S, v: usize, i: usize, (offset, zeros): (S::I, Option<S::I>)) -> S::I {
+        // SAFETY: the sums have `NR` for each row, and `v + LANES <= NR`; there is one sum for
+        // each row.
+        unsafe {
+            let x = s.add_i(s.load_i(self.sums.add(i * S::NR + v)), offset);
+            match zeros {
+                Some(z) => s.sub_i(x, s.mul_i(z, s.splat_i(*self.row_sums.add(i)))),
+                None => x,
             }
         }
     }
@@ -480,19 +477,25 @@ impl Kernel for WayTile<'_> {
                 break;
             }
             let at = first + j;
+            // Loops, not closures: what a closure calls is not compiled for this level.
+            let (rows, offset) = (self.rows.len(), self.offset(s, j));
             match &way.to {
-                To::I32(c) => self.each(s, v, |i, x| {
-                    // SAFETY: row `i` of the result has `n` elements from column `j` on, which no
-                    // other task writes.
-                    unsafe {
-                        let c = c.ptr().add(at + i * way.row).cast::<f32>();
-                        s.store_n(c, n, s.as_float(x));
+                To::I32(c) => {
+                    for i in 0..rows {
+                        let x = self.row(s, v, i, offset);
+                        // SAFETY: row `i` of the result has `n` elements from column `j` on, which
+                        // no other task writes.
+                        unsafe {
+                            let c = c.ptr().add(at + i * way.row).cast::<f32>();
+                            s.store_n(c, n, s.as_float(x));
+                        }
                     }
-                }),
+                }
                 To::F32 { scale, col_scale, bias, c, .. } => {
                     let scale = s.mul(s.splat(*scale), columns(s, col_scale, j, n));
                     let bias = bias.map(|b| columns(s, &b[j..j + n], 0, n));
-                    self.each(s, v, |i, x| {
+                    for i in 0..rows {
+                        let x = self.row(s, v, i, offset);
                         let mut y = s.mul(s.to_float(x), scale);
                         if let Some(b) = bias {
                             y = s.add(y, b);
@@ -502,7 +505,7 @@ impl Kernel for WayTile<'_> {
                             let c = c.ptr().add(at + i * way.row);
                             if n == S::LANES { s.store(c, y) } else { s.store_n(c, n, y) }
                         }
-                    });
+                    }
                 }
                 To::Bytes { scale, bias, zero, range, c } => {
                     let scale = columns(s, scale, j, n);
@@ -514,7 +517,8 @@ impl Kernel for WayTile<'_> {
                     let low = s.splat((range.0 - zero) as f32);
                     let high = s.splat((range.1 - zero) as f32);
                     let zero = s.splat_i(*zero);
-                    self.each(s, v, |i, x| {
+                    for i in 0..rows {
+                        let x = self.row(s, v, i, offset);
                         let y = s.mul(s.to_float(s.add_i(x, bias)), scale);
                         let y = s.to_int(s.max(s.min(y, high), low));
                         let y = s.add_i(y, zero);
@@ -529,7 +533,7 @@ impl Kernel for WayTile<'_> {
                                 c.copy_from_nonoverlapping(bytes.as_ptr(), n);
                             }
                         }
-                    });
+                    }
                 }
             }
         }

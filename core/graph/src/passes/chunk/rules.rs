@@ -89,6 +89,7 @@ static RULES: &[(&str, Rule)] = &[
     ("LogSoftmax", along_axis),
     ("LpNormalization", along_axis),
     ("MatMul", matmul),
+    ("MatMulNBits", matmul_nbits),
     ("Max", elementwise),
     ("MaxPool", per_image),
     ("Mean", elementwise),
@@ -278,6 +279,17 @@ fn matmul(v: &View) -> Result<RowWise, String> {
     let residual = if v.input(3).is_some() { v.rows(3)? } else { Operand::Absent };
     let mut inputs = vec![v.rows(0)?, product, v.whole(2), residual];
     inputs.truncate(v.node.inputs.len());
+    Ok(v.same_op(inputs, false))
+}
+
+/// Rows by weights that are the same for all.
+fn matmul_nbits(v: &View) -> Result<RowWise, String> {
+    let (_, k) = v.output()?;
+    if k >= v.shape(0)?.len() {
+        return Err("the sum runs along a row".to_owned());
+    }
+    let mut inputs = vec![v.rows(0)?];
+    inputs.extend((1..v.node.inputs.len()).map(|i| v.whole(i)));
     Ok(v.same_op(inputs, false))
 }
 
