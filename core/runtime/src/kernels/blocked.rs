@@ -2,15 +2,19 @@
 
 use super::conv::spatial;
 use super::elementwise::function;
-use super::{all_f32, bind, bind_in_place, expect_shape, floats, none};
+use super::narrow::{self, Rounding};
+use super::{all_f32, bind, bind_in_place, expect_shape, floats, none, widened};
 use crate::blocked::ops;
-use crate::registry::{KernelDef, PrepareArgs, Prepared};
+use crate::registry::{KernelArgs, KernelDef, PrepareArgs, Prepared};
+use deepseek_graph::Fact;
+use deepseek_graph::ops::Conv;
 use deepseek_graph::ops::util::Window;
 use deepseek_kernels_cpu::blocked::{
     BlockedShape, from_blocked, lanes, mean_blocked, pool_blocked, repeat_blocked, scale_blocked,
     to_blocked,
 };
 use deepseek_kernels_cpu::conv::{BlockedWeights, ConvEpilogue, ConvShape, conv_blocked};
+use deepseek_kernels_cpu::elementwise::Unary;
 use deepseek_kernels_cpu::pool::{Pool, PoolShape};
 use deepseek_tensor::{Result, ensure};
 
@@ -63,70 +67,110 @@ fn from(args: &PrepareArgs) -> Result<Option<Prepared>> {
     })
 }
 
-/// Bias and residual are inputs 2 and 3.
-fn convolution(args: &PrepareArgs) -> Result<Option<Prepared>> {
-    let (Some(op), Some(w)) = (args.op::<ops::BlockedConv>(), args.constant(1)) else {
-        return Ok(None);
-    };
-    let lanes = lanes(args.isa);
-    let activation = op.activation.as_ref().map(function);
-    let groups = usize::try_from(op.group).unwrap_or(0);
-    if !all_f32(args) || op.lanes != lanes as i64 || activation == Some(None) || groups == 0 {
-        return Ok(None);
-    }
-    let activation = activation.flatten();
-    let step = |v: &[i64]| spatial(v.iter().map(|&s| usize::try_from(s).unwrap_or(0)), 1);
-    let kernel = w.shape()[2..].to_vec();
-    let shape = ConvShape {
-        groups,
-        stride: step(&op.strides),
-        dilation: step(&op.dilations),
-        ..ConvShape::d2(1, w.shape()[1] * groups, w.shape()[0], [1, 1], [kernel[0], kernel[1]])
-    };
-    let Some(reads) = shape.reads_blocked(op.planes) else { return Ok(None) };
-    let restore = |floats| BlockedWeights::shared(args.isa, &shape, reads, floats);
-    let weights = args.pack_stored(w, &format!("conv-blocked-{reads:?}"), restore, |w| {
-        Ok(BlockedWeights::new(args.isa, args.pool, &shape, reads, floats(w)?))
-    })?;
-    let (op, planes) = (op.conv(), op.planes);
-    let variant = match groups {
-        1 => "conv-blocked",
-        _ => "conv-depthwise-blocked",
-    };
-    bind(args, "f32", variant, none(), move |k| {
-        let (x, bias, residual) = (k.input(0)?.clone(), k.opt(2).cloned(), k.opt(3).cloned());
-        let image = [x.shape()[0], shape.in_channels, x.shape()[2], x.shape()[3]];
-        match planes {
-            true => expect_shape("the input", x.shape(), &image)?,
-            false => expect_shape("the input", x.shape(), &blocked(&image, lanes))?,
+/// A convolution of blocked channels as a node says it.
+#[derive(Clone)]
+pub(super) struct Convolution {
+    op: Conv,
+    pub(super) planes: bool,
+    pub(super) activation: Option<Unary>,
+    /// Without the sizes of the image and its padding.
+    pub(super) shape: ConvShape,
+    lanes: usize,
+}
+
+impl Convolution {
+    fn of(args: &PrepareArgs) -> Option<Self> {
+        let (op, w) = (args.op::<ops::BlockedConv>()?, args.constant(1)?);
+        let lanes = lanes(args.isa);
+        let activation = op.activation.as_ref().map(function);
+        let groups = usize::try_from(op.group).ok()?;
+        if op.lanes != lanes as i64 || activation == Some(None) || groups == 0 {
+            return None;
         }
-        let axes = op.window().resolve(&image[2..], &kernel)?;
+        let step = |v: &[i64]| spatial(v.iter().map(|&s| usize::try_from(s).unwrap_or(0)), 1);
+        let kernel = &w.shape()[2..];
+        let shape = ConvShape {
+            groups,
+            stride: step(&op.strides),
+            dilation: step(&op.dilations),
+            ..ConvShape::d2(1, w.shape()[1] * groups, w.shape()[0], [1, 1], [kernel[0], kernel[1]])
+        };
+        let (activation, planes) = (activation.flatten(), op.planes);
+        Some(Convolution { op: op.conv(), planes, activation, shape, lanes })
+    }
+
+    /// Columns that padding adds, at most.
+    pub(super) fn padding(&self) -> usize {
+        let pads: i64 = self.op.pads.iter().map(|p| p.saturating_abs()).sum();
+        usize::try_from(pads).unwrap_or(0).max(self.shape.dilation[2] * self.shape.kernel[2])
+    }
+
+    /// The sizes of a run. Checks those of the input, the output, bias and residual (inputs 2 and 3).
+    pub(super) fn sizes(&self, k: &KernelArgs) -> Result<ConvShape> {
+        let (x, shape) = (k.input(0)?, &self.shape);
+        ensure!(x.rank() >= 4, ShapeMismatch, "a convolution of {:?}", x.shape());
+        let image = [x.shape()[0], shape.in_channels, x.shape()[2], x.shape()[3]];
+        match self.planes {
+            true => expect_shape("the input", x.shape(), &image)?,
+            false => expect_shape("the input", x.shape(), &blocked(&image, self.lanes))?,
+        }
+        let axes = self.op.window().resolve(&image[2..], &shape.kernel[1..])?;
         let shape = ConvShape {
             batch: image[0],
             input: spatial(image[2..].iter().copied(), 1),
             pad_begin: spatial(axes.iter().map(|a| a.pad_begin), 0),
             pad_end: spatial(axes.iter().map(|a| a.pad_end), 0),
-            ..shape
+            ..*shape
         };
         let result = [image[0], shape.out_channels, axes[0].output, axes[1].output];
-        expect_shape("the result", &blocked(&result, lanes), k.outputs[0].shape())?;
+        expect_shape("the result", &blocked(&result, self.lanes), k.outputs[0].shape())?;
         ensure!(
             shape.output() == [1, axes[0].output, axes[1].output],
             ShapeMismatch,
-            "the window of {kernel:?} does not fit the padded input {image:?}"
+            "the window of {:?} does not fit the padded input {image:?}",
+            &shape.kernel[1..]
         );
-        if let Some(b) = &bias {
+        if let Some(b) = k.opt(2) {
             expect_shape("the bias", b.shape(), &[shape.out_channels])?;
         }
-        if let Some(r) = &residual {
+        if let Some(r) = k.opt(3) {
             expect_shape("the residual", r.shape(), k.outputs[0].shape())?;
         }
+        Ok(shape)
+    }
+}
+
+/// Bias and residual are inputs 2 and 3.
+fn convolution(args: &PrepareArgs) -> Result<Option<Prepared>> {
+    let (Some(conv), Some(w)) = (Convolution::of(args), args.constant(1)) else {
+        return Ok(None);
+    };
+    let Some(rounding) = Rounding::of(args) else { return Ok(None) };
+    if let Some(kernel) = narrow::blocked(args, &conv, w)? {
+        return Ok(Some(kernel));
+    }
+    let (shape, planes) = (conv.shape, conv.planes);
+    let Some(reads) = shape.reads_blocked(planes) else { return Ok(None) };
+    let restore = |floats| BlockedWeights::shared(args.isa, &shape, reads, floats);
+    let weights = args.pack_stored(w, &format!("conv-blocked-{reads:?}"), restore, |w| {
+        let w = widened(args, w)?;
+        Ok(BlockedWeights::new(args.isa, args.pool, &shape, reads, floats(&w)?))
+    })?;
+    let variant = match shape.groups {
+        1 => "conv-blocked",
+        _ => "conv-depthwise-blocked",
+    };
+    let scratch = rounding.scratch(args.input(0).and_then(Fact::shape).unwrap_or_default());
+    bind(args, rounding.dtypes(), variant, scratch, move |k| {
+        let shape = conv.sizes(k)?;
+        let (x, bias, residual) = (k.input(0)?.clone(), k.opt(2).cloned(), k.opt(3).cloned());
         let bias = bias.as_ref().map(floats).transpose()?;
         let residual = residual.as_ref().map(floats).transpose()?;
-        let epilogue = ConvEpilogue { bias, residual, activation };
+        let epilogue = ConvEpilogue { bias, residual, activation: conv.activation };
         let (isa, pool) = (k.isa, k.pool);
+        let (x, _) = rounding.input(isa, pool, floats(&x)?, k.scratch);
         let y = k.outputs[0].as_slice_mut::<f32>()?;
-        conv_blocked(isa, pool, &shape, floats(&x)?, &weights, &epilogue, y);
+        conv_blocked(isa, pool, &shape, x, &weights, &epilogue, y);
         Ok(())
     })
 }

@@ -15,12 +15,16 @@
 //! output is the product's (see [`crate::gemm`]), over channels, then taps in row-major order; it does
 //! not depend on the batch or the size of the image.
 
+mod bf16;
 mod blocked;
 mod depthwise;
 mod direct;
 mod implicit;
 mod transpose;
 
+pub use bf16::{
+    Bf16Weights, conv_bf16, conv_bf16_scratch, conv_bf16_scratch_bound, conv_bf16_takes,
+};
 pub use blocked::{BlockedWeights, Reads, conv_blocked};
 pub use transpose::{
     ConvTransposeShape, ConvTransposeWeights, conv_transpose, conv_transpose_scratch,

@@ -13,7 +13,7 @@
 use super::pack::Aligned;
 use super::units::{self, Dot, Finish, Left, Product};
 use crate::elementwise::{Unary, apply, reach};
-use crate::parallel::{Parallel, Shared};
+use crate::parallel::{Parallel, Serial, Shared};
 use crate::simd::{Kernel, Simd};
 use crate::{Isa, Level};
 
@@ -215,7 +215,7 @@ impl PackedI8 {
         } else {
             (0..n).for_each(|j| (0..k).for_each(|kk| add(kk, j)));
         }
-        let data = units::pack_panels(isa, dot, k, n, |kk, j| {
+        let data = units::pack_panels(isa, &Serial, dot, k, n, |kk, j| {
             let byte = raw[kk * b.row + j * b.col] ^ flip;
             if pairs { u32::from(value(byte) as i16 as u16) } else { byte.into() }
         });
@@ -479,31 +479,22 @@ impl WayTile<'_> {
         }
     }
 
-    /// Calls `emit(i, x)` with row `i` of the tile for the vector of columns at `v`.
+    /// Row `i` of the tile for the vector of columns at `v`, with what [`offset`](Self::offset) says.
     #[inline(always)]
-    fn each<S: Simd>(&self, s: S, v: usize, emit: impl FnMut(usize, S::I)) {
-        self.some(s, v, 0..self.rows.len(), emit);
-    }
-
-    /// As [`WayTile::each`], for some rows of the tile.
-    #[inline(always)]
-    fn some<S: Simd>(
+    fn row<S: Simd>(
         &self,
         s: S,
         v: usize,
-        rows: std::ops::Range<usize>,
-        mut emit: impl FnMut(usize, S::I),
-    ) {
-        let (offset, zeros) = self.offset(s, self.cols.start + v);
-        for i in rows {
-            // SAFETY: the sums have `NR` for each row, and `v + LANES <= NR`; there is one sum for
-            // each row.
-            unsafe {
-                let mut x = s.add_i(s.load_i(self.sums.add(i * S::NR + v)), offset);
-                if let Some(z) = zeros {
-                    x = s.sub_i(x, s.mul_i(z, s.splat_i(*self.row_sums.add(i))));
-                }
-                emit(i, x);
+        i: usize,
+        (offset, zeros): (S::I, Option<S::I>),
+    ) -> S::I {
+        // SAFETY: the sums have `NR` for each row, and `v + LANES <= NR`; there is one sum for
+        // each row.
+        unsafe {
+            let x = s.add_i(s.load_i(self.sums.add(i * S::NR + v)), offset);
+            match zeros {
+                Some(z) => s.sub_i(x, s.mul_i(z, s.splat_i(*self.row_sums.add(i)))),
+                None => x,
             }
         }
     }
@@ -562,21 +553,27 @@ impl Kernel for WayTile<'_> {
                 break;
             }
             let at = first + j;
+            // Loops, not closures: what a closure calls is not compiled for this level.
+            let (rows, offset) = (self.rows.len(), self.offset(s, j));
             match &way.to {
-                To::I32(c) => self.each(s, v, |i, x| {
-                    // SAFETY: row `i` of the result has `n` elements from column `j` on, which no
-                    // other task writes.
-                    unsafe {
-                        let c = c.ptr().add(at + i * way.row).cast::<f32>();
-                        s.store_n(c, n, s.as_float(x));
+                To::I32(c) => {
+                    for i in 0..rows {
+                        let x = self.row(s, v, i, offset);
+                        // SAFETY: row `i` of the result has `n` elements from column `j` on, which
+                        // no other task writes.
+                        unsafe {
+                            let c = c.ptr().add(at + i * way.row).cast::<f32>();
+                            s.store_n(c, n, s.as_float(x));
+                        }
                     }
-                }),
+                }
                 To::F32 { scale, col_scale, bias, c, .. } => {
                     let col_scale = columns(s, col_scale, j, n);
                     let bias = bias.map(|b| columns(s, &b[j..j + n], 0, n));
-                    self.each(s, v, |i, x| {
+                    for i in 0..rows {
                         let one = if let [one] = scale { *one } else { scale[self.rows.start + i] };
                         let scale = s.mul(s.splat(one), col_scale);
+                        let x = self.row(s, v, i, offset);
                         let mut y = s.mul(s.to_float(x), scale);
                         if let Some(b) = bias {
                             y = s.add(y, b);
@@ -586,7 +583,7 @@ impl Kernel for WayTile<'_> {
                             let c = c.ptr().add(at + i * way.row);
                             if n == S::LANES { s.store(c, y) } else { s.store_n(c, n, y) }
                         }
-                    });
+                    }
                 }
                 To::Activated { scale, bias, activation, inverse, zero, range, c } => {
                     let scale = columns(s, scale, j, n);
@@ -599,11 +596,12 @@ impl Kernel for WayTile<'_> {
                     let mut work = [0f32; WORK];
                     for from in (0..self.rows.len()).step_by(WORK / S::LANES) {
                         let rows = from..(from + WORK / S::LANES).min(self.rows.len());
-                        self.some(s, v, rows.clone(), |i, x| {
+                        for i in rows.clone() {
+                            let x = self.row(s, v, i, offset);
                             let y = s.mul(s.to_float(s.add_i(x, bias)), scale);
                             // SAFETY: the work holds that many rows of a vector.
                             unsafe { s.store(work.as_mut_ptr().add((i - from) * S::LANES), y) };
-                        });
+                        }
                         let p = work.as_mut_ptr();
                         // SAFETY: that many elements were written.
                         unsafe { apply(s, *activation, p, p, rows.len() * S::LANES) };
@@ -627,13 +625,14 @@ impl Kernel for WayTile<'_> {
                     let low = s.splat((range.0 - zero) as f32);
                     let high = s.splat((range.1 - zero) as f32);
                     let zero = s.splat_i(*zero);
-                    self.each(s, v, |i, x| {
+                    for i in 0..rows {
+                        let x = self.row(s, v, i, offset);
                         let y = s.mul(s.to_float(s.add_i(x, bias)), scale);
                         let y = s.to_int(s.max(s.min(y, high), low));
                         let y = s.add_i(y, zero);
                         // SAFETY: as above.
                         unsafe { store_bytes(s, c.ptr().add(at + i * way.row), y, n) };
-                    });
+                    }
                 }
             }
         }
