@@ -6,6 +6,7 @@ use super::{all_f32, bind, bind_in_place, expect_shape, floats, none};
 use crate::blocked::ops;
 use crate::registry::{KernelDef, PrepareArgs, Prepared};
 use deepseek_graph::ops::util::Window;
+use deepseek_graph::{Dim, Fact};
 use deepseek_kernels_cpu::blocked::{
     BlockedShape, from_blocked, lanes, mean_blocked, pool_blocked, repeat_blocked, scale_blocked,
     to_blocked,
@@ -84,15 +85,32 @@ fn convolution(args: &PrepareArgs) -> Result<Option<Prepared>> {
         ..ConvShape::d2(1, w.shape()[1] * groups, w.shape()[0], [1, 1], [kernel[0], kernel[1]])
     };
     let Some(reads) = shape.reads_blocked(op.planes) else { return Ok(None) };
-    let weights = args.pack(w, &format!("conv-blocked-{reads:?}"), |w| {
-        Ok(BlockedWeights::new(args.isa, args.pool, &shape, reads, floats(w)?))
+    // The weights are packed for images of this size, if it is known.
+    let image = args.input(0).and_then(Fact::shape).unwrap_or_default();
+    let extent = |d: &Dim| d.as_const().and_then(|d| usize::try_from(d).ok());
+    let image: Option<Vec<usize>> = image.iter().skip(2).take(2).map(extent).collect();
+    let known = image.as_deref().and_then(|image| {
+        let axes = op.conv().window().resolve(image, &kernel).ok()?;
+        Some(ConvShape {
+            input: spatial(image.iter().copied(), 1),
+            pad_begin: spatial(axes.iter().map(|a| a.pad_begin), 0),
+            pad_end: spatial(axes.iter().map(|a| a.pad_end), 0),
+            ..shape
+        })
+    });
+    let known = known.unwrap_or(shape);
+    let winograd = known.pays_winograd(reads);
+    let weights = args.pack(w, &format!("conv-blocked-{reads:?}-{winograd}"), |w| {
+        Ok(BlockedWeights::new(args.isa, args.pool, &known, reads, floats(w)?))
     })?;
+    let scratch = weights.scratch(args.isa, args.pool);
     let (op, planes) = (op.conv(), op.planes);
     let variant = match groups {
+        1 if winograd => "conv-winograd-blocked",
         1 => "conv-blocked",
         _ => "conv-depthwise-blocked",
     };
-    bind(args, "f32", variant, none(), move |k| {
+    bind(args, "f32", variant, Dim::from(scratch as i64), move |k| {
         let (x, bias, residual) = (k.input(0)?.clone(), k.opt(2).cloned(), k.opt(3).cloned());
         let image = [x.shape()[0], shape.in_channels, x.shape()[2], x.shape()[3]];
         match planes {
@@ -125,7 +143,7 @@ fn convolution(args: &PrepareArgs) -> Result<Option<Prepared>> {
         let epilogue = ConvEpilogue { bias, residual, activation };
         let (isa, pool) = (k.isa, k.pool);
         let y = k.outputs[0].as_slice_mut::<f32>()?;
-        conv_blocked(isa, pool, &shape, floats(&x)?, &weights, &epilogue, y);
+        conv_blocked(isa, pool, &shape, floats(&x)?, &weights, &epilogue, y, k.scratch);
         Ok(())
     })
 }

@@ -20,6 +20,7 @@ mod depthwise;
 mod direct;
 mod implicit;
 mod transpose;
+mod winograd;
 
 pub use blocked::{BlockedWeights, Reads, conv_blocked};
 pub use transpose::{
