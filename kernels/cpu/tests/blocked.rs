@@ -102,6 +102,7 @@ fn convolutions_agree_with_double_precision() {
                     bias: full.then_some(&bias),
                     residual: full.then_some(&residuals),
                     activation,
+                    ..Default::default()
                 };
                 let run = |threads: usize| {
                     let mut y = vec![f32::NAN; residuals.len()];
@@ -132,6 +133,14 @@ fn convolutions_agree_with_double_precision() {
                 let y = run(1);
                 failures.close(&what, &y, &want, tol);
                 failures.same(&format!("{what}, threads"), &run(3), &y);
+                if full && s.accumulates() {
+                    let e = ConvEpilogue { residual: None, accumulate: true, ..e };
+                    let mut over = residuals.clone();
+                    let threads = Threads(2);
+                    conv_blocked(isa, &threads, &s, &xs, &weights, &e, &mut over, &mut []);
+                    let over = unblock(isa, s.out_channels, po, &over);
+                    failures.same(&format!("{what}, in place"), &over, &y);
+                }
             }
         }
     }

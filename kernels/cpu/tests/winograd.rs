@@ -158,6 +158,7 @@ impl Run<'_> {
             bias: Some(self.bias),
             residual: Some(residual),
             activation: self.activation,
+            ..Default::default()
         };
         conv_blocked(self.isa, &threads, s, x, &self.weights, &e, &mut y, &mut scratch);
         unblock(self.isa, s.out_channels, plane, &y)

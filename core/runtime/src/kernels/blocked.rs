@@ -4,8 +4,8 @@ use super::conv::spatial;
 use super::elementwise::function;
 use super::{all_f32, bind, bind_in_place, expect_shape, floats, none};
 use crate::blocked::ops;
-use crate::registry::{KernelDef, PrepareArgs, Prepared};
-use deepseek_graph::ops::util::Window;
+use crate::registry::{KernelArgs, KernelDef, PrepareArgs, Prepared};
+use deepseek_graph::ops::util::{AutoPad, Window};
 use deepseek_graph::{Dim, Fact};
 use deepseek_kernels_cpu::blocked::{
     BlockedShape, from_blocked, lanes, mean_blocked, pool_blocked, repeat_blocked, scale_blocked,
@@ -110,7 +110,10 @@ fn convolution(args: &PrepareArgs) -> Result<Option<Prepared>> {
         1 => "conv-blocked",
         _ => "conv-depthwise-blocked",
     };
-    bind(args, "f32", variant, Dim::from(scratch as i64), move |k| {
+    // Each output of these is written once, so it may take the place of its residual.
+    let point = shape.kernel == [1; 3] && op.pads.iter().all(|&p| p == 0);
+    let once = point && op.auto_pad == AutoPad::NotSet && groups == 1 && !planes;
+    let run = move |k: &mut KernelArgs| {
         let (x, bias, residual) = (k.input(0)?.clone(), k.opt(2).cloned(), k.opt(3).cloned());
         let image = [x.shape()[0], shape.in_channels, x.shape()[2], x.shape()[3]];
         match planes {
@@ -140,12 +143,18 @@ fn convolution(args: &PrepareArgs) -> Result<Option<Prepared>> {
         }
         let bias = bias.as_ref().map(floats).transpose()?;
         let residual = residual.as_ref().map(floats).transpose()?;
-        let epilogue = ConvEpilogue { bias, residual, activation };
+        let accumulate = k.in_place == Some(3);
+        let epilogue = ConvEpilogue { bias, residual, accumulate, activation };
         let (isa, pool) = (k.isa, k.pool);
         let y = k.outputs[0].as_slice_mut::<f32>()?;
         conv_blocked(isa, pool, &shape, floats(&x)?, &weights, &epilogue, y, k.scratch);
         Ok(())
-    })
+    };
+    if once {
+        bind_in_place(args, "f32", variant, &[3], run)
+    } else {
+        bind(args, "f32", variant, Dim::from(scratch as i64), run)
+    }
 }
 
 fn pooling(args: &PrepareArgs) -> Result<Option<Prepared>> {

@@ -159,7 +159,8 @@ fn convolution(
             expect_shape("the residual", r.shape(), k.outputs[0].shape())?;
         }
         let residual = residual.as_ref().map(floats).transpose()?;
-        let epilogue = ConvEpilogue { bias: bias.transpose()?, residual, activation };
+        let epilogue =
+            ConvEpilogue { bias: bias.transpose()?, residual, activation, ..Default::default() };
         let (isa, pool, scratch) = (k.isa, k.pool, &mut *k.scratch);
         let y = k.outputs[0].as_slice_mut::<f32>()?;
         if !y.is_empty() {

@@ -72,6 +72,14 @@ impl ConvShape {
 }
 
 impl ConvShape {
+    /// Whether [`conv_blocked`] can add to what the output holds: each output is then written once.
+    pub fn accumulates(&self) -> bool {
+        self.groups == 1
+            && self.kernel == [1; 3]
+            && self.pad_begin == [0; 3]
+            && self.pad_end == [0; 3]
+    }
+
     /// Whether [`BlockedWeights::new`] chooses Winograd's algorithm: for 3 × 3 windows over images of a
     /// known size that give it tiles enough for the weights, which become four times as many. The
     /// batch does not matter.
@@ -247,6 +255,10 @@ pub fn conv_blocked(
     if let Some(r) = epilogue.residual {
         assert_eq!(r.len(), y.len(), "conv: residual length against output length");
     }
+    assert!(
+        !epilogue.accumulate || (shape.accumulates() && epilogue.residual.is_none()),
+        "conv: {shape:?} adds to what the output holds"
+    );
     if y.is_empty() {
         return;
     }
@@ -318,25 +330,32 @@ pub fn conv_blocked(
 }
 
 /// Blocks of tiles times panels. A thread keeps the transformed inputs of a block while it does panels
-/// of it, so the panels of a block follow one another.
+/// of it: as many blocks as there are threads are under way at a time.
 fn run_winograd(isa: Isa, par: &dyn Parallel, job: &winograd::Job<'_>, scratch: &mut [f32]) {
     let (lanes, grid, panels) = (lanes(isa), job.grid, job.blocks.div_ceil(2));
     let each = Grid::scratch(job.in_channels, lanes);
     let slots = Slots::new(par, scratch, each);
     // The block whose inputs a slot holds.
     let held = [const { AtomicUsize::new(usize::MAX) }; MAX_SLOTS];
+    let threads = par.threads();
     let blocks = grid.tiles.div_ceil(grid.block);
     let macs = grid.block * POINTS * job.in_channels * 2 * lanes;
     let mut step = panels;
-    while blocks * panels.div_ceil(step) < TASKS / 2 && step > 1 && macs * step > 2 * TASK_MACS {
+    while blocks * panels.div_ceil(step) < 2 * threads && step > 1 && macs * step > 2 * TASK_MACS {
         step = step.div_ceil(2);
     }
     let parts = panels.div_ceil(step);
+    // Part and block of a task: blocks alternate before parts do.
+    let place = |task: usize| {
+        let first = task / (threads * parts) * threads;
+        let (rest, wide) = (task % (threads * parts), threads.min(blocks - first));
+        (rest / wide, first + rest % wide)
+    };
     split(par, blocks * parts, 1, &|task, _| {
-        let (block, part) = (task / parts, task % parts);
+        let (part, block) = place(task);
         let tiles = block * grid.block..((block + 1) * grid.block).min(grid.tiles);
         let range = part * step..((part + 1) * step).min(panels);
-        let after = (task + par.threads()) % parts * step;
+        let after = (part + 1) % parts * step;
         slots.with_index(|slot, work| {
             // The flag of the slot orders these with the work of its last holder.
             if held[slot].swap(block, Ordering::Relaxed) != block {
@@ -645,7 +664,11 @@ impl Job<'_> {
         };
         let y_of = |row: usize| line.y + (row * self.columns + column) * S::LANES;
         let finish = |y: usize| Finish {
-            residual: self.epilogue.residual.map_or(std::ptr::null(), |r| r[y..].as_ptr()),
+            residual: match self.epilogue.residual {
+                _ if self.epilogue.accumulate => self.y.ptr().wrapping_add(y).cast_const(),
+                Some(r) => r[y..].as_ptr(),
+                None => std::ptr::null(),
+            },
             ..base.finish
         };
         let mut pass = |p: Pass| {
