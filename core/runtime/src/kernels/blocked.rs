@@ -6,9 +6,9 @@ use super::narrow::{self, Rounding};
 use super::{all_f32, bind, bind_in_place, expect_shape, floats, none, widened};
 use crate::blocked::ops;
 use crate::registry::{KernelArgs, KernelDef, PrepareArgs, Prepared};
-use deepseek_graph::Fact;
 use deepseek_graph::ops::Conv;
-use deepseek_graph::ops::util::Window;
+use deepseek_graph::ops::util::{AutoPad, Window};
+use deepseek_graph::{Dim, Fact};
 use deepseek_kernels_cpu::blocked::{
     BlockedShape, from_blocked, lanes, mean_blocked, pool_blocked, repeat_blocked, scale_blocked,
     to_blocked,
@@ -99,6 +99,26 @@ impl Convolution {
         Some(Convolution { op: op.conv(), planes, activation, shape, lanes })
     }
 
+    /// The sizes of an image of input 0, if they are known.
+    fn of_known_image(&self, args: &PrepareArgs) -> Option<ConvShape> {
+        let image = args.input(0)?.shape()?;
+        let extent = |d: &Dim| d.as_const().and_then(|d| usize::try_from(d).ok());
+        let image: Vec<usize> = image.iter().skip(2).take(2).map(extent).collect::<Option<_>>()?;
+        let axes = self.op.window().resolve(&image, &self.shape.kernel[1..]).ok()?;
+        Some(ConvShape {
+            input: spatial(image.iter().copied(), 1),
+            pad_begin: spatial(axes.iter().map(|a| a.pad_begin), 0),
+            pad_end: spatial(axes.iter().map(|a| a.pad_end), 0),
+            ..self.shape
+        })
+    }
+
+    /// Whether each output is written once, so that it may take the place of its residual.
+    fn writes_once(&self) -> bool {
+        let point = self.shape.kernel == [1; 3] && self.op.pads.iter().all(|&p| p == 0);
+        point && self.op.auto_pad == AutoPad::NotSet && self.shape.groups == 1 && !self.planes
+    }
+
     /// Columns that padding adds, at most.
     pub(super) fn padding(&self) -> usize {
         let pads: i64 = self.op.pads.iter().map(|p| p.saturating_abs()).sum();
@@ -151,28 +171,45 @@ fn convolution(args: &PrepareArgs) -> Result<Option<Prepared>> {
     }
     let (shape, planes) = (conv.shape, conv.planes);
     let Some(reads) = shape.reads_blocked(planes) else { return Ok(None) };
-    let restore = |floats| BlockedWeights::shared(args.isa, &shape, reads, floats);
-    let weights = args.pack_stored(w, &format!("conv-blocked-{reads:?}"), restore, |w| {
+    // The weights are packed for images of this size, if it is known; rounded ones for none, as products
+    // of rounded numbers are what is asked for.
+    let known = match rounding {
+        Rounding::None => conv.of_known_image(args).unwrap_or(shape),
+        Rounding::Bf16 => shape,
+    };
+    let winograd = known.pays_winograd(reads);
+    let restore = |floats| BlockedWeights::shared(args.isa, &known, reads, floats);
+    let form = format!("conv-blocked-{reads:?}-{winograd}");
+    let weights = args.pack_stored(w, &form, restore, |w| {
         let w = widened(args, w)?;
-        Ok(BlockedWeights::new(args.isa, args.pool, &shape, reads, floats(&w)?))
+        Ok(BlockedWeights::new(args.isa, args.pool, &known, reads, floats(&w)?))
     })?;
     let variant = match shape.groups {
+        1 if winograd => "conv-winograd-blocked",
         1 => "conv-blocked",
         _ => "conv-depthwise-blocked",
     };
-    let scratch = rounding.scratch(args.input(0).and_then(Fact::shape).unwrap_or_default());
-    bind(args, rounding.dtypes(), variant, scratch, move |k| {
+    let rounded = rounding.scratch(args.input(0).and_then(Fact::shape).unwrap_or_default());
+    let scratch = &rounded + weights.scratch(args.isa, args.pool) as i64;
+    let once = conv.writes_once() && scratch.as_const() == Some(0);
+    let run = move |k: &mut KernelArgs| {
         let shape = conv.sizes(k)?;
         let (x, bias, residual) = (k.input(0)?.clone(), k.opt(2).cloned(), k.opt(3).cloned());
         let bias = bias.as_ref().map(floats).transpose()?;
         let residual = residual.as_ref().map(floats).transpose()?;
-        let epilogue = ConvEpilogue { bias, residual, activation: conv.activation };
+        let accumulate = k.in_place == Some(3);
+        let epilogue = ConvEpilogue { bias, residual, accumulate, activation: conv.activation };
         let (isa, pool) = (k.isa, k.pool);
-        let (x, _) = rounding.input(isa, pool, floats(&x)?, k.scratch);
+        let (x, scratch) = rounding.input(isa, pool, floats(&x)?, k.scratch);
         let y = k.outputs[0].as_slice_mut::<f32>()?;
-        conv_blocked(isa, pool, &shape, x, &weights, &epilogue, y);
+        conv_blocked(isa, pool, &shape, x, &weights, &epilogue, y, scratch);
         Ok(())
-    })
+    };
+    if once {
+        bind_in_place(args, rounding.dtypes(), variant, &[3], run)
+    } else {
+        bind(args, rounding.dtypes(), variant, scratch, run)
+    }
 }
 
 fn pooling(args: &PrepareArgs) -> Result<Option<Prepared>> {

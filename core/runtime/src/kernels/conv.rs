@@ -162,7 +162,8 @@ fn convolution(
             expect_shape("the residual", r.shape(), k.outputs[0].shape())?;
         }
         let residual = residual.as_ref().map(floats).transpose()?;
-        let epilogue = ConvEpilogue { bias: bias.transpose()?, residual, activation };
+        let epilogue =
+            ConvEpilogue { bias: bias.transpose()?, residual, activation, ..Default::default() };
         let (isa, pool) = (k.isa, k.pool);
         let (x, scratch) = rounding.input(isa, pool, floats(&x)?, k.scratch);
         let y = k.outputs[0].as_slice_mut::<f32>()?;

@@ -235,7 +235,8 @@ pub(super) fn blocked(
         let (x, bias, residual) = (k.input(0)?.clone(), k.opt(2).cloned(), k.opt(3).cloned());
         let bias = bias.as_ref().map(floats).transpose()?;
         let residual = residual.as_ref().map(floats).transpose()?;
-        let epilogue = ConvEpilogue { bias, residual, activation: conv.activation };
+        let epilogue =
+            ConvEpilogue { bias, residual, activation: conv.activation, ..Default::default() };
         let (isa, pool, scratch) = (k.isa, k.pool, &mut *k.scratch);
         let y = k.outputs[0].as_slice_mut::<f32>()?;
         conv_bf16(isa, pool, &shape, floats(&x)?, &weights, &epilogue, y, scratch);
