@@ -133,6 +133,7 @@ fn sums_are_those_of_rounded_operands() {
                     bias: (!plain).then_some(&bias[..]),
                     residual: (!plain).then_some(&blocked_residual[..]),
                     activation,
+                    ..Default::default()
                 };
                 conv_bf16(isa, &par, &shape, &input, &weights, &epilogue, &mut y, &mut scratch);
                 let mut got = vec![0.0; shape.output_len()];
