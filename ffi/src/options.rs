@@ -210,6 +210,7 @@ impl Call {
             memory_budget_bytes: options.memory_budget_bytes,
             whole: options.flags & DEEPSEEK_MODEL_WHOLE != 0,
             shapes: names.zip(shapes).collect(),
+            precision: None,
         })
     }
 

@@ -65,6 +65,7 @@ pub(crate) fn model_options_new(memory_budget_bytes: u64, whole: bool) -> Box<Mo
         memory_budget_bytes,
         whole,
         shapes: Vec::new(),
+        precision: None,
     }))
 }
 

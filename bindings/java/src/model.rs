@@ -20,7 +20,12 @@ pub(crate) fn options(
         let message = format!("memoryBudgetBytes is {memory_budget_bytes}; take 0 to set no bound");
         Error::new(Code::InvalidArgument, message)
     })?;
-    Ok(ModelOptions { memory_budget_bytes, whole, shapes: named_shapes(env, names, shapes)? })
+    Ok(ModelOptions {
+        memory_budget_bytes,
+        whole,
+        shapes: named_shapes(env, names, shapes)?,
+        precision: None,
+    })
 }
 
 /// Shapes by name: `packed` holds for each name a rank, then as many extents.

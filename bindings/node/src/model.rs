@@ -121,6 +121,7 @@ impl ModelOptions<'_> {
                 Some(shapes) => read_shapes(shapes.to_unknown(), "options.shapes")?,
                 None => Vec::new(),
             },
+            precision: None,
         })
     }
 }

@@ -46,6 +46,7 @@ fn options(j: &Json) -> ModelOptions {
         memory_budget_bytes: options["memory_budget_bytes"].as_u64().unwrap(),
         whole: options["whole"].as_bool().unwrap(),
         shapes: shapes.map(|(name, shape)| (name.clone(), extents(shape))).collect(),
+        precision: None,
     }
 }
 

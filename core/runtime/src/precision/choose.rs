@@ -225,6 +225,7 @@ impl<'a> Choice<'a> {
         for session in [&mut self.reference, &mut built.session] {
             run(session, sample, false)?;
         }
+        let known: BTreeSet<&str> = self.candidates.iter().map(|c| c.node.as_str()).collect();
         let begun = Instant::now();
         for round in 0..RUNS.0 {
             if round >= 3 && begun.elapsed() > RUNS.1 {
@@ -243,8 +244,8 @@ impl<'a> Choice<'a> {
                 let mut now: BTreeMap<String, f64> = BTreeMap::new();
                 for event in events {
                     let node = event.node.rsplit(" > ").next().unwrap_or_default();
-                    *now.entry(layer_of(node).to_owned()).or_default() +=
-                        event.duration.as_secs_f64() * 1e3;
+                    let layer = layer_of(node, &known).unwrap_or(node);
+                    *now.entry(layer.to_owned()).or_default() += event.duration.as_secs_f64() * 1e3;
                 }
                 for (node, ms) in now {
                     let least = nodes.entry(node).or_insert(f64::INFINITY);
@@ -300,8 +301,39 @@ struct Times {
     whole: (f64, f64),
 }
 
-/// The layer that a node is part of: changes of layout around it carry its name.
-fn layer_of(node: &str) -> &str {
-    let ends = [".last", ".second"];
-    ends.iter().find_map(|e| node.strip_suffix(e)).unwrap_or(node)
+/// The layer that a node is part of: passes give what they make of it its name with a number, and changes
+/// of layout around it an ending.
+fn layer_of<'n>(node: &'n str, layers: &BTreeSet<&str>) -> Option<&'n str> {
+    let mut name = node;
+    loop {
+        if layers.contains(name) {
+            return Some(name);
+        }
+        let ends = [".last", ".second"];
+        let shorter = ends.iter().find_map(|e| name.strip_suffix(e)).or_else(|| {
+            let bare = name.trim_end_matches(|c: char| c.is_ascii_digit());
+            bare.strip_suffix('_').filter(|_| bare.len() < name.len())
+        });
+        name = shorter?;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nodes_are_counted_to_the_layer_that_they_were_made_of() {
+        let layers = BTreeSet::from(["conv", "conv_1"]);
+        for (node, want) in [
+            ("conv", Some("conv")),
+            ("conv_2", Some("conv")),
+            ("conv_1", Some("conv_1")),
+            ("conv_1_3.last", Some("conv_1")),
+            ("conv_x.second_4", None),
+            ("conv7", None),
+        ] {
+            assert_eq!(layer_of(node, &layers), want, "{node}");
+        }
+    }
 }

@@ -464,12 +464,16 @@ pub(super) struct WayTile<'a> {
 impl WayTile<'_> {
     /// What is added to the sums of columns `j..`.
     #[inline(always)]
+    #[expect(clippy::manual_map, reason = "a closure would not have the instructions of the level")]
     fn offset<S: Simd>(&self, s: S, j: usize) -> (S::I, Option<S::I>) {
         let way = self.way;
         // SAFETY: `j` begins a vector inside a panel; sums and zero points are padded to panels.
         unsafe {
             let columns = s.load_i(way.sums[j..].as_ptr());
-            let zeros = way.zeros.map(|z| s.load_i(z[j..].as_ptr()));
+            let zeros = match way.zeros {
+                Some(z) => Some(s.load_i(z[j..].as_ptr())),
+                None => None,
+            };
             let mut offset = s.mul_i(columns, s.splat_i(way.a_zero.wrapping_neg()));
             if let Some(z) = zeros {
                 let both = s.splat_i((way.k as i32).wrapping_mul(way.a_zero));
@@ -479,31 +483,16 @@ impl WayTile<'_> {
         }
     }
 
-    /// Calls `emit(i, x)` with row `i` of the tile for the vector of columns at `v`.
+    /// The sums of row `i` of the tile in the vector of columns at `v`; `offset` and `zeros` are those of
+    /// [`WayTile::offset`]. Closures would end up in functions without the instructions of the level.
     #[inline(always)]
-    fn each<S: Simd>(&self, s: S, v: usize, emit: impl FnMut(usize, S::I)) {
-        self.some(s, v, 0..self.rows.len(), emit);
-    }
-
-    /// As [`WayTile::each`], for some rows of the tile.
-    #[inline(always)]
-    fn some<S: Simd>(
-        &self,
-        s: S,
-        v: usize,
-        rows: std::ops::Range<usize>,
-        mut emit: impl FnMut(usize, S::I),
-    ) {
-        let (offset, zeros) = self.offset(s, self.cols.start + v);
-        for i in rows {
-            // SAFETY: the sums have `NR` for each row, and `v + LANES <= NR`; there is one sum for
-            // each row.
-            unsafe {
-                let mut x = s.add_i(s.load_i(self.sums.add(i * S::NR + v)), offset);
-                if let Some(z) = zeros {
-                    x = s.sub_i(x, s.mul_i(z, s.splat_i(*self.row_sums.add(i))));
-                }
-                emit(i, x);
+    fn sum<S: Simd>(&self, s: S, v: usize, i: usize, offset: S::I, zeros: Option<S::I>) -> S::I {
+        // SAFETY: the sums have `NR` for each row, and `v + LANES <= NR`; there is one sum for each row.
+        unsafe {
+            let x = s.add_i(s.load_i(self.sums.add(i * S::NR + v)), offset);
+            match zeros {
+                Some(z) => s.sub_i(x, s.mul_i(z, s.splat_i(*self.row_sums.add(i)))),
+                None => x,
             }
         }
     }
@@ -527,6 +516,16 @@ unsafe fn store_bytes<S: Simd>(s: S, to: *mut u8, x: S::I, n: usize) {
             s.store_low_bytes(bytes.as_mut_ptr(), x);
             to.copy_from_nonoverlapping(bytes.as_ptr(), n);
         }
+    }
+}
+
+/// The `n` numbers for columns `j..`, if there are any.
+#[inline(always)]
+#[expect(clippy::manual_map, reason = "a closure would not have the instructions of the level")]
+fn maybe_columns<S: Simd>(s: S, values: Option<&[f32]>, j: usize, n: usize) -> Option<S::F> {
+    match values {
+        Some(values) => Some(columns(s, &values[j..j + n], 0, n)),
+        None => None,
     }
 }
 
@@ -562,19 +561,25 @@ impl Kernel for WayTile<'_> {
                 break;
             }
             let at = first + j;
+            let (offset, zeros) = self.offset(s, j);
+            let rows = self.rows.len();
             match &way.to {
-                To::I32(c) => self.each(s, v, |i, x| {
-                    // SAFETY: row `i` of the result has `n` elements from column `j` on, which no
-                    // other task writes.
-                    unsafe {
-                        let c = c.ptr().add(at + i * way.row).cast::<f32>();
-                        s.store_n(c, n, s.as_float(x));
+                To::I32(c) => {
+                    for i in 0..rows {
+                        let x = self.sum(s, v, i, offset, zeros);
+                        // SAFETY: row `i` of the result has `n` elements from column `j` on, which no
+                        // other task writes.
+                        unsafe {
+                            let c = c.ptr().add(at + i * way.row).cast::<f32>();
+                            s.store_n(c, n, s.as_float(x));
+                        }
                     }
-                }),
+                }
                 To::F32 { scale, col_scale, bias, c, .. } => {
                     let col_scale = columns(s, col_scale, j, n);
-                    let bias = bias.map(|b| columns(s, &b[j..j + n], 0, n));
-                    self.each(s, v, |i, x| {
+                    let bias = maybe_columns(s, *bias, j, n);
+                    for i in 0..rows {
+                        let x = self.sum(s, v, i, offset, zeros);
                         let one = if let [one] = scale { *one } else { scale[self.rows.start + i] };
                         let scale = s.mul(s.splat(one), col_scale);
                         let mut y = s.mul(s.to_float(x), scale);
@@ -586,7 +591,7 @@ impl Kernel for WayTile<'_> {
                             let c = c.ptr().add(at + i * way.row);
                             if n == S::LANES { s.store(c, y) } else { s.store_n(c, n, y) }
                         }
-                    });
+                    }
                 }
                 To::Activated { scale, bias, activation, inverse, zero, range, c } => {
                     let scale = columns(s, scale, j, n);
@@ -595,30 +600,32 @@ impl Kernel for WayTile<'_> {
                     let low = s.splat((range.0 - zero) as f32);
                     let high = s.splat((range.1 - zero) as f32);
                     let zero = s.splat_i(*zero);
-                    // All rows of the tile in one go: functions are called once for many elements.
+                    // Many rows at a time: functions are called once for many elements.
                     let mut work = [0f32; WORK];
-                    for from in (0..self.rows.len()).step_by(WORK / S::LANES) {
-                        let rows = from..(from + WORK / S::LANES).min(self.rows.len());
-                        self.some(s, v, rows.clone(), |i, x| {
+                    let p = work.as_mut_ptr();
+                    let most = WORK / S::LANES;
+                    let mut from = 0;
+                    while from < rows {
+                        let count = most.min(rows - from);
+                        for i in 0..count {
+                            let x = self.sum(s, v, from + i, offset, zeros);
                             let y = s.mul(s.to_float(s.add_i(x, bias)), scale);
-                            // SAFETY: the work holds that many rows of a vector.
-                            unsafe { s.store(work.as_mut_ptr().add((i - from) * S::LANES), y) };
-                        });
-                        let p = work.as_mut_ptr();
+                            // SAFETY: the work holds `most` rows of a vector.
+                            unsafe { s.store(p.add(i * S::LANES), y) };
+                        }
                         // SAFETY: that many elements were written.
-                        unsafe { apply(s, *activation, p, p, rows.len() * S::LANES) };
-                        for i in rows {
-                            // SAFETY: as above; row `i` of the result has `n` elements from column
-                            // `j` on, which no other task writes.
+                        unsafe { apply(s, *activation, p, p, count * S::LANES) };
+                        for i in 0..count {
+                            // SAFETY: as above, for the work and for the result.
                             unsafe {
-                                let y = s.load(work.as_ptr().add((i - from) * S::LANES));
-                                let y = s.mul(y, inverse);
+                                let y = s.mul(s.load(p.add(i * S::LANES)), inverse);
                                 let y = s.select(s.unordered(y, y), s.zero(), y);
                                 let y = s.to_int(s.max(s.min(y, high), low));
-                                let c = c.ptr().add(at + i * way.row);
+                                let c = c.ptr().add(at + (from + i) * way.row);
                                 store_bytes(s, c, s.add_i(y, zero), n);
                             }
                         }
+                        from += count;
                     }
                 }
                 To::Bytes { scale, bias, zero, range, c } => {
@@ -627,13 +634,16 @@ impl Kernel for WayTile<'_> {
                     let low = s.splat((range.0 - zero) as f32);
                     let high = s.splat((range.1 - zero) as f32);
                     let zero = s.splat_i(*zero);
-                    self.each(s, v, |i, x| {
-                        let y = s.mul(s.to_float(s.add_i(x, bias)), scale);
+                    let offset = s.add_i(offset, bias);
+                    for i in 0..rows {
+                        let x = self.sum(s, v, i, offset, zeros);
+                        let y = s.mul(s.to_float(x), scale);
                         let y = s.to_int(s.max(s.min(y, high), low));
-                        let y = s.add_i(y, zero);
                         // SAFETY: as above.
-                        unsafe { store_bytes(s, c.ptr().add(at + i * way.row), y, n) };
-                    });
+                        unsafe {
+                            store_bytes(s, c.ptr().add(at + i * way.row), s.add_i(y, zero), n)
+                        };
+                    }
                 }
             }
         }
