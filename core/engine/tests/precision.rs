@@ -61,6 +61,10 @@ fn logits(model: &Model, x: &Tensor) -> Vec<f32> {
     outputs.iter().next().unwrap().1.tensor().unwrap().to_vec().unwrap()
 }
 
+fn report(model: &Model) -> serde_json::Value {
+    serde_json::from_str(model.precision_report().unwrap()).unwrap()
+}
+
 fn right(logits: &[f32], labels: &[u8]) -> usize {
     let best = |row: &[f32]| (0..10).max_by(|&a, &b| row[a].total_cmp(&row[b])).unwrap();
     logits.chunks(10).zip(labels).filter(|(row, l)| best(row) == usize::from(**l)).count()
@@ -88,8 +92,7 @@ fn digits_keep_their_accuracy() {
                 "{target} {range:?}: {after} right, {before} in f32"
             );
             assert_eq!(model.precision(), target.to_string());
-            let report: serde_json::Value =
-                serde_json::from_str(model.precision_report().unwrap()).unwrap();
+            let report = report(&model);
             assert_eq!(report["synthetic"], false);
             assert_eq!(
                 (&report["calibrated_with"], &report["verified_with"]),
@@ -141,7 +144,7 @@ fn bits_do_not_depend_on_threads_levels_or_company() {
             let isa = Some(isa::at(level).unwrap());
             let options = RuntimeOptions { threads, isa, ..Default::default() };
             let model = Model::open(&path, &Runtime::new(&options).unwrap()).unwrap();
-            assert_eq!(model.precision_report(), first.precision_report());
+            assert_eq!(report(&model), report(&first));
             let got = logits(&model, &data.test);
             for i in [0, 5] {
                 assert_eq!(logits(&model, &one(i)), got[10 * i..10 * i + 10], "{level} image {i}");
