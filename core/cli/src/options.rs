@@ -3,8 +3,8 @@
 use clap::Args;
 use deepseek::precision::{Calibration, PrecisionOptions};
 use deepseek::{
-    Code, DType, Error, Model, ModelOptions, Result, RunOptions, Runtime, RuntimeOptions, Tensor,
-    Type,
+    Code, DType, Error, Model, ModelOptions, Result, RunOptions, Runtime, RuntimeOptions,
+    SymbolBounds, Tensor, Type,
 };
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -34,6 +34,10 @@ pub struct ModelArgs {
     /// Run nothing in blocks of rows, unless the budget asks for it.
     #[arg(long)]
     pub whole: bool,
+    /// Range of a named dimension, once for each; runs outside are refused, and `plan` without
+    /// shapes says what no run inside exceeds. Either end may be left out.
+    #[arg(long, value_name = "SYMBOL=1..512")]
+    pub bounds: Vec<String>,
 }
 
 impl ModelArgs {
@@ -77,7 +81,9 @@ impl ModelArgs {
         let precision = self.precision.options(&self.model, shapes)?;
         let shapes = shapes.iter().filter(|_| memory_budget_bytes > 0);
         let shapes = shapes.map(|s| (s.name.clone(), s.extents.clone())).collect();
-        let options = ModelOptions { memory_budget_bytes, whole: self.whole, shapes, precision };
+        let bounds = self.bounds.iter().map(|b| parse_bounds(b)).collect::<Result<_>>()?;
+        let options =
+            ModelOptions { memory_budget_bytes, whole: self.whole, shapes, bounds, precision };
         Model::open_with(&self.model, &self.runtime()?, &options)
     }
 }
@@ -85,8 +91,8 @@ impl ModelArgs {
 /// What a model computes in.
 #[derive(Args)]
 pub struct PrecisionArgs {
-    /// Arithmetic: `f32`, `int8`, or `auto`, which takes what is fastest on this machine inside the
-    /// accuracy budget [default: as the model is].
+    /// Arithmetic: `f32`, `bf16`, `f16` (storage), `int8`, or `auto`, which takes the layers in int8 that
+    /// are faster on this machine inside the accuracy budget [default: as the model is].
     #[arg(long)]
     pub precision: Option<String>,
     /// Inputs to calibrate with: an .npz file, or a directory of them, whose arrays are named after the
@@ -94,7 +100,7 @@ pub struct PrecisionArgs {
     /// .jsonl file of strings or objects with `text` [default: synthetic ones].
     #[arg(long, value_name = "DATA")]
     pub calibrate: Option<PathBuf>,
-    /// Accuracy to keep, 1 being that of f32 [default: 0.99 for auto, 0.95 for int8].
+    /// Accuracy to keep, 1 being that of f32 [default: 0.99 for auto, else 0.95].
     #[arg(long, value_name = "PART")]
     pub accuracy_budget: Option<f64>,
     /// What accuracy is measured by: `cosine` of outputs, or `top1` agreement.
@@ -111,7 +117,7 @@ impl PrecisionArgs {
                 ("--accuracy-budget", self.accuracy_budget.is_some()),
             ];
             if let Some((name, _)) = unused.into_iter().find(|u| u.1) {
-                let text = format!("{name} needs --precision int8 or auto");
+                let text = format!("{name} needs --precision");
                 return Err(Error::new(Code::InvalidArgument, text));
             }
             return Ok(None);
@@ -210,6 +216,20 @@ impl ShapeArgs {
         }
         Ok(given)
     }
+}
+
+fn parse_bounds(text: &str) -> Result<SymbolBounds> {
+    let wrong = || {
+        let text = format!("--bounds '{text}': write SYMBOL=1..512, SYMBOL=1.. or SYMBOL=..512");
+        Error::new(Code::InvalidArgument, text)
+    };
+    let (symbol, range) = text.split_once('=').ok_or_else(wrong)?;
+    let (min, max) = range.split_once("..").ok_or_else(wrong)?;
+    let end = |text: &str| match text {
+        "" => Ok(None),
+        _ => text.parse::<u32>().map(|n| Some(i64::from(n))).map_err(|_| wrong()),
+    };
+    Ok(SymbolBounds { symbol: symbol.to_owned(), min: end(min)?.unwrap_or(0), max: end(max)? })
 }
 
 fn parse_shape(text: &str) -> Result<Shape> {

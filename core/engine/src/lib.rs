@@ -43,7 +43,7 @@ pub use deepseek_runtime::{
 };
 pub use deepseek_tensor::{Buffer, Code, DType, Element, Error, Result, Tensor, heap_bytes};
 pub use embedder::Embedder;
-pub use model::{Model, ModelOptions, ModelSummary, TensorSpec};
+pub use model::{Model, ModelOptions, ModelSummary, SaveOptions, SymbolBounds, TensorSpec};
 pub use session::{Announced, Lists, Outputs, PendingRun, RunOptions, Session};
 
 /// Version of the library, `major.minor.patch`.

@@ -107,6 +107,26 @@ fn digits_keep_their_accuracy() {
 }
 
 #[test]
+fn weights_in_16_bits_lose_next_to_nothing() {
+    let (data, runtime) = (digits(), runtime(2));
+    let plain = Model::open(golden("digits/digits.onnx"), &runtime).unwrap();
+    let before = right(&logits(&plain, &data.test), &data.labels);
+    for (precision, lost) in [(Precision::Bf16, 1e-3), (Precision::F16, 1e-5)] {
+        let target = Target::Only(precision);
+        let options =
+            PrecisionOptions { target, calibration: stacked(&data), ..Default::default() };
+        let model = compiled(&runtime, options).unwrap();
+        let after = right(&logits(&model, &data.test), &data.labels);
+        assert!(after as f64 >= 0.995 * before as f64, "{precision}: {after}, {before} in f32");
+        let report = report(&model);
+        assert!(report["accuracy"].as_f64().unwrap() >= 1.0 - lost, "{report}");
+        let layers = report["layers"].as_array().unwrap();
+        let reduced = layers.iter().filter(|l| l["precision"] == precision.name()).count();
+        assert!(reduced >= 5, "{report}");
+    }
+}
+
+#[test]
 fn everything_between_convolutions_stays_on_bytes() {
     let (data, runtime) = (digits(), runtime(1));
     let options =
@@ -228,18 +248,6 @@ fn bad_data_and_budgets_that_cannot_be_met_are_refused() {
         ),
         ("auto that misses", with(&unequal, Target::Auto), Code::InvalidArgument, "0.99"),
         ("a metric without a number", with(&nan, INT8), Code::InvalidArgument, "NaN"),
-        (
-            "bf16",
-            PrecisionOptions { target: Target::Only(Precision::Bf16), ..Default::default() },
-            Code::Unsupported,
-            "bf16",
-        ),
-        (
-            "f16",
-            PrecisionOptions { target: Target::Only(Precision::F16), ..Default::default() },
-            Code::Unsupported,
-            "f16",
-        ),
     ];
     for (what, options, code, part) in cases {
         let e = compiled(&runtime, options).err().unwrap_or_else(|| panic!("{what} is taken"));

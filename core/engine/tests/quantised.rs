@@ -97,3 +97,48 @@ fn quantised_models_give_what_onnx_runtime_gives() {
     }
     assert!(failures.is_empty(), "{}", failures.join("\n"));
 }
+
+/// Models of `make_nbits.py`: terms of a sum and the greatest magnitude of a weight.
+const GROUPED: [(&str, usize, f32); 4] = [
+    ("nbits.q4", 96, 0.03 * 16.0),
+    ("nbits.q4-zeros", 80, 0.03 * 16.0),
+    ("nbits.q4-floats", 64, 0.03 * 16.0),
+    ("nbits.q8", 128, 0.03 * 256.0),
+];
+
+#[test]
+fn weights_in_groups_give_what_onnx_runtime_gives() {
+    let mut failures = Vec::new();
+    for level in Level::available() {
+        let isa = Some(isa::at(level).unwrap());
+        let runtime =
+            Runtime::new(&RuntimeOptions { threads: 2, isa, ..Default::default() }).unwrap();
+        for (name, terms, weight) in GROUPED {
+            let golden = corpus().join(format!("{name}.safetensors"));
+            let golden = deepseek_import::safetensors::load(golden).unwrap();
+            let model = Model::open(corpus().join(format!("{name}.onnx")), &runtime).unwrap();
+            assert_eq!(model.summary().ops.get("MatMulNBits"), Some(&(1, 1)), "{name}");
+            let session = model.session();
+            for i in 0..2 {
+                let x = golden.get(&format!("x{i}")).unwrap().clone();
+                let want = golden.get(&format!("y{i}")).unwrap().to_vec::<f32>().unwrap();
+                let rows = x.to_vec::<f32>().unwrap();
+                let columns = want.len() * terms / rows.len();
+                let got = session.run([("x".into(), x.into())], &RunOptions::default());
+                let got = got.unwrap().into_iter().next().unwrap().1;
+                let got = got.tensor().unwrap().to_vec::<f32>().unwrap();
+                for (at, (a, b)) in got.iter().zip(&want).enumerate() {
+                    let row = &rows[at / columns * terms..][..terms];
+                    let size: f32 = row.iter().map(|x| x.abs() * weight).sum();
+                    // Both sides round at each of the terms; a bias is below 4.
+                    let tolerance = 2.0 * (terms as f32 + 4.0) * f32::EPSILON * (size + 4.0);
+                    if (a - b).abs() > tolerance {
+                        failures.push(format!("{level} {name} {i}: at {at} {a} against {b}"));
+                        break;
+                    }
+                }
+            }
+        }
+    }
+    assert!(failures.is_empty(), "{}", failures.join("\n"));
+}

@@ -86,6 +86,7 @@ fn package() -> Package {
         source: "onnx".to_owned(),
         files: files.into(),
         encoder: None,
+        packed: None,
         precision: None,
     }
 }

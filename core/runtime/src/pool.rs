@@ -4,9 +4,9 @@
 //! worker, so a pool of one thread has no threads at all. Several callers may use
 //! the pool at once: each has a job of its own, and idle workers help the oldest.
 //! Workers sleep when there is nothing to do. Only while a model is running (an
-//! [`ActiveRun`] lives) does a worker that ran dry look again for a few
-//! microseconds before it sleeps, because the next operator is about to start; an
-//! idle process uses no processor time.
+//! [`ActiveRun`] lives) does a worker that ran dry look again for some time before
+//! it sleeps, because the next operator is about to start and waking takes longer
+//! than many operators; an idle process uses no processor time.
 
 use deepseek_kernels_cpu::Parallel;
 use parking_lot::{Condvar, Mutex};
@@ -18,8 +18,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// How long a worker looks for the next job while a model is running.
-const SPIN: Duration = Duration::from_micros(20);
+/// How long a worker looks for the next job while a model is running, and a caller for the end of
+/// its last tasks: longer than the few small operators between two large ones take.
+const SPIN: Duration = Duration::from_micros(200);
+/// Looks between two looks at the clock. A pause is up to 140 cycles.
+const LOOKS: usize = 32;
 
 /// A fixed set of worker threads; see the module's head.
 pub struct ThreadPool {
@@ -47,14 +50,10 @@ struct Job {
     body: Body,
     tasks: usize,
     next: AtomicUsize,
-    done: Mutex<Done>,
+    /// Tasks that have not returned.
+    left: AtomicUsize,
+    panic: Mutex<Option<Box<dyn Any + Send>>>,
     finished: Condvar,
-}
-
-#[derive(Default)]
-struct Done {
-    count: usize,
-    panic: Option<Box<dyn Any + Send>>,
 }
 
 /// The caller's closure with its lifetime erased.
@@ -84,15 +83,14 @@ impl Job {
             }
             ran += 1;
         }
-        if ran > 0 {
-            let mut done = self.done.lock();
-            done.count += ran;
-            if panic.is_some() {
-                done.panic = panic;
-            }
-            if done.count == self.tasks {
-                self.finished.notify_all();
-            }
+        if panic.is_some() {
+            *self.panic.lock() = panic;
+        }
+        // All that the tasks wrote is seen by whoever sees none left.
+        if ran > 0 && self.left.fetch_sub(ran, Ordering::AcqRel) == ran {
+            // The caller either sees that or sleeps by the time it gives up the lock.
+            drop(self.panic.lock());
+            self.finished.notify_all();
         }
     }
 
@@ -162,7 +160,8 @@ unsafe impl Parallel for ThreadPool {
             body: Body(body),
             tasks,
             next: AtomicUsize::new(0),
-            done: Mutex::default(),
+            left: AtomicUsize::new(tasks),
+            panic: Mutex::new(None),
             finished: Condvar::new(),
         });
         self.shared.queue.lock().jobs.push_back(job.clone());
@@ -180,22 +179,32 @@ unsafe impl Parallel for ThreadPool {
     }
 }
 
+/// Looks until `seen`, for as long as [`SPIN`]; gives whether it was.
+fn look(seen: impl Fn() -> bool) -> bool {
+    let start = Instant::now();
+    loop {
+        for _ in 0..LOOKS {
+            if seen() {
+                return true;
+            }
+            std::hint::spin_loop();
+        }
+        if start.elapsed() > SPIN {
+            return seen();
+        }
+    }
+}
+
 /// Waits until every task of `job` is done: the last task of a worker is about as
 /// long as the caller's own, so it looks for a moment before it sleeps.
 fn wait(job: &Job) -> Option<Box<dyn Any + Send>> {
-    let start = Instant::now();
-    loop {
-        let mut done = job.done.lock();
-        if done.count == job.tasks {
-            return done.panic.take();
-        }
-        if start.elapsed() > SPIN {
-            job.finished.wait(&mut done);
-        } else {
-            drop(done);
-            (0..64).for_each(|_| std::hint::spin_loop());
-        }
+    let done = || job.left.load(Ordering::Acquire) == 0;
+    let looked = look(done);
+    let mut panic = job.panic.lock();
+    while !looked && !done() {
+        job.finished.wait(&mut panic);
     }
+    panic.take()
 }
 
 impl Shared {
@@ -218,7 +227,7 @@ impl Shared {
             let seen = self.pushed.load(Ordering::Acquire);
             if self.active.load(Ordering::Relaxed) > 0 {
                 drop(queue);
-                if self.spin_for_news(seen) {
+                if look(|| self.pushed.load(Ordering::Acquire) != seen) {
                     continue;
                 }
                 queue = self.queue.lock();
@@ -228,17 +237,6 @@ impl Shared {
             }
             self.wake.wait(&mut queue);
         }
-    }
-
-    fn spin_for_news(&self, seen: usize) -> bool {
-        let start = Instant::now();
-        while start.elapsed() < SPIN {
-            if self.pushed.load(Ordering::Acquire) != seen {
-                return true;
-            }
-            (0..64).for_each(|_| std::hint::spin_loop());
-        }
-        false
     }
 }
 

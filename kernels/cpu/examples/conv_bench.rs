@@ -8,6 +8,21 @@ use deepseek_kernels_cpu::gemm::fma_peak;
 use deepseek_kernels_cpu::{Isa, Level, Serial};
 use std::time::Instant;
 
+/// `n` floats, the first at an address that is a multiple of 64.
+struct Floats(Vec<f32>, usize);
+
+impl Floats {
+    fn new(n: usize) -> Floats {
+        let v: Vec<f32> = (0..n + 16).map(|i| (i % 37) as f32 / 18.0 - 1.0).collect();
+        let skip = v.as_ptr().align_offset(64);
+        Floats(v, skip)
+    }
+
+    fn at(&mut self, n: usize) -> &mut [f32] {
+        &mut self.0[self.1..][..n]
+    }
+}
+
 fn once(run: &mut dyn FnMut()) -> f64 {
     let t = Instant::now();
     run();
@@ -57,9 +72,13 @@ fn main() {
         let w = fill(shape.weights_len());
         let pad = |c: usize| c.next_multiple_of(lanes(isa));
         let plane: usize = shape.output().iter().product();
-        let x = fill(if planes { cin } else { pad(cin) } * size * size);
-        let mut y = vec![0.0; pad(cout) * plane];
+        let (inputs, outputs) =
+            (if planes { cin } else { pad(cin) } * size * size, pad(cout) * plane);
+        let (mut x, mut y) = (Floats::new(inputs), Floats::new(outputs));
+        let (x, y) = (&*x.at(inputs), y.at(outputs));
         let weights = BlockedWeights::new(isa, &Serial, &shape, reads, &w);
+        let mut work = Floats::new(weights.scratch(isa, &Serial));
+        let work = work.at(weights.scratch(isa, &Serial));
         let plain = ConvWeights::new(isa, &Serial, &shape, &w);
         let e = ConvEpilogue::default();
         let mut scratch = vec![0.0; conv_scratch(isa, &Serial, &shape)];
@@ -70,7 +89,7 @@ fn main() {
             let flop = fma_peak(isa, 20_000);
             peak = peak.max(flop / t.elapsed().as_secs_f64());
             new =
-                new.min(once(&mut || conv_blocked(isa, &Serial, &shape, &x, &weights, &e, &mut y)));
+                new.min(once(&mut || conv_blocked(isa, &Serial, &shape, x, &weights, &e, y, work)));
             let (x, y) = (&x[..shape.input_len()], &mut y[..shape.output_len()]);
             old = old.min(once(&mut || {
                 conv(isa, &Serial, &shape, x, &plain, &e, y, &mut scratch);

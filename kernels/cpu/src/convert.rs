@@ -84,6 +84,22 @@ impl Kernel for FloatToBrain<'_> {
     }
 }
 
+struct Round<'a>(&'a [f32], &'a mut [f32]);
+
+impl Kernel for Round<'_> {
+    type Output = ();
+    #[inline(always)]
+    fn call<S: Simd>(self, _: S) {
+        for (x, y) in self.0.iter().zip(self.1) {
+            let bits = x.to_bits();
+            let rounded = bits.wrapping_add(0x7fff + (bits >> 16 & 1));
+            let quiet = bits | 0x0040_0000;
+            let bits = if bits & 0x7fff_ffff > 0x7f80_0000 { quiet } else { rounded };
+            *y = f32::from_bits(bits & 0xffff_0000);
+        }
+    }
+}
+
 macro_rules! conversions {
     ($($(#[$doc:meta])* $name:ident: $from:ty => $to:ty, $kernel:ident;)*) => {
         $(
@@ -113,6 +129,8 @@ conversions! {
     bf16_to_f32: bf16 => f32, BrainToFloat;
     /// Rounds to bfloat16, ties to even; too large becomes infinite.
     f32_to_bf16: f32 => bf16, FloatToBrain;
+    /// The nearest numbers of bfloat16, ties to even; too large becomes infinite.
+    round_to_bf16: f32 => f32, Round;
 }
 
 /// The most dimensions of a strided copy.

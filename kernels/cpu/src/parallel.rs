@@ -127,10 +127,16 @@ impl<'a> Slots<'a> {
     /// Runs `f` with a part that no other task holds.
     #[inline]
     pub(crate) fn with<R>(&self, f: impl FnOnce(&mut [f32]) -> R) -> R {
+        self.with_index(|_, part| f(part))
+    }
+
+    /// As [`with`](Slots::with); `f` also gets the number of the part.
+    #[inline]
+    pub(crate) fn with_index<R>(&self, f: impl FnOnce(usize, &mut [f32]) -> R) -> R {
         let guard = self.acquire();
         // SAFETY: the slot index is below `count`, so the part lies in the scratch slice; the
         // guard holds the slot's flag, so no other task has the part until it is dropped.
-        f(unsafe { self.base.part(guard.index * self.each, self.each) })
+        f(guard.index, unsafe { self.base.part(guard.index * self.each, self.each) })
     }
 
     fn acquire(&self) -> SlotGuard<'_> {

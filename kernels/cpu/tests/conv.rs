@@ -166,6 +166,7 @@ fn convolutions_agree_with_double_precision() {
                         bias: Some(&bias),
                         residual: Some(&residual),
                         activation: Some(Unary::Relu),
+                        ..Default::default()
                     }
                 } else {
                     ConvEpilogue::default()

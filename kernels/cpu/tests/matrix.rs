@@ -328,6 +328,57 @@ fn bf16_products_are_those_of_rounded_operands() {
 }
 
 #[test]
+fn products_by_groups_are_those_of_widened_weights() {
+    let mut failures = Failures::default();
+    for isa in matrix_isas() {
+        for (i, (m, n, k)) in SIZES.into_iter().enumerate() {
+            for (bits, group) in [(4, 16), (4, 32), (8, 128), (8, 5)] {
+                let (a, bias) = (values(m * k, 1), values(n, 2));
+                let (q, at) = (bytes(n * k, 3 + i as u64), |kk: usize, j: usize| j * k + kk);
+                let integer = |kk: usize, j: usize| match bits {
+                    4 => q[at(kk, j)] & 15,
+                    _ => q[at(kk, j)],
+                };
+                let scale = |g: usize, j: usize| 0.01 * (1 + (g * 7 + j) % 5) as f32;
+                let zero = |g: usize, j: usize| ((g + 3 * j) % 16) as f32;
+                let packed = PackedGroups::new(isa, (k, n), (bits, group), integer, scale, zero);
+                let run = |rows: std::ops::Range<usize>, threads: usize| {
+                    let mut c = vec![f32::NAN; rows.len() * n];
+                    let lhs = Mat::dense(&a[rows.start * k..], k);
+                    let out = Out::dense(&mut c, n);
+                    let par = Threads(threads);
+                    gemm_grouped(isa, &par, rows.len(), lhs, &packed, Some(&bias), out);
+                    c
+                };
+                let got = run(0..m, 1);
+                failures.same(&format!("{isa:?} threads"), &run(0..m, 3), &got);
+                if m > 1 {
+                    failures.same(&format!("{isa:?} one row"), &run(1..2, 1), &got[n..2 * n]);
+                }
+                let (mut want, mut size) = (vec![0.0; m * n], vec![0.0; m * n]);
+                for (i, (want, size)) in want.iter_mut().zip(&mut size).enumerate() {
+                    let (r, j) = (i / n, i % n);
+                    for kk in 0..k {
+                        let w = (f32::from(integer(kk, j)) - zero(kk / group, j))
+                            * scale(kk / group, j);
+                        let product = f64::from(a[r * k + kk]) * f64::from(w);
+                        *want += product;
+                        *size += product.abs();
+                    }
+                    *want += f64::from(bias[j]);
+                    *size += f64::from(bias[j]).abs();
+                }
+                let eps = f64::from(f32::EPSILON);
+                let tolerance = |i: usize| (k as f64 + 2.0) * eps * size[i];
+                let what = format!("{isa:?} {m}x{n}x{k} of {bits} bits");
+                failures.close(&what, &got, &want, tolerance);
+            }
+        }
+    }
+    failures.finish();
+}
+
+#[test]
 fn an_operand_of_another_level_is_refused() {
     let isas = matrix_isas();
     let (first, last) = (isas[0], isas[isas.len() - 1]);

@@ -2,7 +2,7 @@
 
 use crate::options::{PrecisionArgs, ShapeArgs, human_bytes};
 use crate::say;
-use deepseek::{Model, ModelOptions, Result, Runtime};
+use deepseek::{Model, ModelOptions, Result, Runtime, SaveOptions};
 use std::io::Write;
 use std::path::PathBuf;
 
@@ -13,6 +13,9 @@ pub struct Args {
     input: PathBuf,
     /// The `.deepseek` file to write.
     output: PathBuf,
+    /// Store the weights a second time, packed for this machine, so that opening the file packs nothing.
+    #[arg(long)]
+    packed: bool,
     #[command(flatten)]
     precision: PrecisionArgs,
     #[command(flatten)]
@@ -28,7 +31,7 @@ pub fn run(args: &Args, out: &mut impl Write) -> Result<()> {
     let runtime = Runtime::new(&deepseek::options_from_env(Default::default())?)?;
     let options = ModelOptions { precision, ..ModelOptions::default() };
     let model = Model::open_with(&args.input, &runtime, &options)?;
-    model.save(&args.output)?;
+    model.save_with(&args.output, &SaveOptions { packed: args.packed })?;
     let bytes = std::fs::metadata(&args.output).map_or(0, |m| m.len());
     let s = model.summary();
     let output = args.output.display();

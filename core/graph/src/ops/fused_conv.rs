@@ -1,7 +1,7 @@
 //! A convolution and what follows it, in one pass over the result.
 
 use super::fused_matmul::{expect_unary, finish};
-use super::util::AutoPad;
+use super::util::{AutoPad, expect_weights, widened};
 use super::{Conv, Pointwise};
 use crate::{Dim, EvalArgs, Fact, InferArgs, Operator, Value, op};
 use deepseek_tensor::{Result, ensure};
@@ -10,6 +10,9 @@ op! {
     /// `y = activation(conv(x, w) + bias + residual)` on floats: inputs x, w and bias (optional)
     /// and the attributes are those of [`Conv`]; the optional residual has the shape of y. The
     /// result is rounded after the convolution with its bias and after each further step.
+    ///
+    /// Where x is `f32`, w may be `bf16`, by which x rounded to bf16 is multiplied, or `f16`, which
+    /// is widened; everything else stays `f32`.
     FusedConv {
         activation: Option<Pointwise> = None,
         auto_pad: AutoPad = AutoPad::NotSet,
@@ -40,7 +43,9 @@ impl Operator for FusedConv {
     fn infer(&self, args: &InferArgs) -> Result<Vec<Fact>> {
         args.expect_inputs(2, 4)?;
         expect_unary(self.activation.as_ref())?;
-        let conv = InferArgs { inputs: &args.inputs[..args.len().min(3)], ..*args };
+        let (_, w) = expect_weights(args)?;
+        let inputs = [args.get(0), Some(&w), args.get(2)];
+        let conv = InferArgs { inputs: &inputs, ..*args };
         let y = self.conv().infer(&conv)?;
         if args.get(3).is_some() {
             args.expect_same_dtype(0, 3)?;
@@ -58,7 +63,9 @@ impl Operator for FusedConv {
     }
 
     fn eval(&self, args: &EvalArgs) -> Result<Vec<Value>> {
-        let conv = EvalArgs { inputs: &args.inputs[..args.len().min(3)], ..*args };
+        let (x, w) = widened(args.tensor(0)?, args.tensor(1)?)?;
+        let inputs = [Some(x.into()), Some(w.into()), args.inputs.get(2).cloned().flatten()];
+        let conv = EvalArgs { inputs: &inputs, ..*args };
         let y = self.conv().eval(&conv)?[0].tensor()?.clone();
         Ok(vec![finish(y, args.opt(3)?, self.activation.as_ref())?.into()])
     }

@@ -1,7 +1,7 @@
 //! A matrix product and what follows it, in one pass over the result.
 
 use super::matmul::matmul;
-use super::util::{cast_from_f64, to_f64};
+use super::util::{cast_from_f64, expect_weights, to_f64, widened};
 use super::{Add, MatMul, Pointwise};
 use crate::{EvalArgs, Fact, InferArgs, NoSubgraphs, Operator, Value, op};
 use deepseek_tensor::{Result, Tensor, ensure};
@@ -11,27 +11,29 @@ op! {
     /// [`MatMul`] with operands of rank 2 and more: a is `[…, m, k]`, b' is b `[…, k, n]` or, with
     /// `trans_b`, the transpose of b `[…, n, k]`. The optional bias is `[n]`, the optional
     /// residual has the shape of y. The result is rounded after each step, from left to right.
+    ///
+    /// Where a is `f32`, b may be `bf16`, by which a rounded to bf16 is multiplied, or `f16`, which
+    /// is widened; everything else stays `f32`.
     FusedMatMul { alpha: f32 = 1.0, trans_b: bool = false, activation: Option<Pointwise> = None }
 }
 
 impl Operator for FusedMatMul {
     fn infer(&self, args: &InferArgs) -> Result<Vec<Fact>> {
         args.expect_inputs(2, 4)?;
-        let dtype = args.expect_same_dtype(0, 1)?;
+        let (dtype, b) = expect_weights(args)?;
         ensure!(dtype.is_float(), DTypeMismatch, "expected floats, got {dtype}; insert a Cast");
         expect_unary(self.activation.as_ref())?;
         for i in (2..4).filter(|&i| args.get(i).is_some()) {
             args.expect_same_dtype(0, i)?;
         }
-        let b = args.fact(1)?;
         let swapped = match (self.trans_b, b.shape()) {
             (true, Some(s)) if s.len() >= 2 => {
                 let mut s = s.to_vec();
                 let rank = s.len();
                 s.swap(rank - 2, rank - 1);
-                Some(Fact::tensor(dtype, s))
+                Fact::tensor(dtype, s)
             }
-            _ => None,
+            _ => b,
         };
         for i in 0..2 {
             if let Some(shape) = args.shape(i) {
@@ -43,7 +45,7 @@ impl Operator for FusedMatMul {
                 );
             }
         }
-        let operands = [args.get(0), swapped.as_ref().or(args.get(1))];
+        let operands = [args.get(0), Some(&swapped)];
         let product = InferArgs { node: args.node, inputs: &operands, outputs: 1 };
         let y = MatMul::default().infer(&product)?;
         let Some(shape) = y[0].shape() else { return Ok(y) };
@@ -84,7 +86,8 @@ impl Operator for FusedMatMul {
         } else {
             b.clone()
         };
-        let mut y = matmul(a, &b)?;
+        let (a, b) = widened(a, &b)?;
+        let mut y = matmul(&a, &b)?;
         if self.alpha != 1.0 {
             let alpha = f64::from(self.alpha);
             let scaled: Vec<f64> = to_f64(&y)?.iter().map(|v| v * alpha).collect();

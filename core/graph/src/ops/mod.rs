@@ -40,6 +40,7 @@ mod logic;
 mod loss;
 mod lrn;
 mod matmul;
+mod matmul_nbits;
 mod max_unpool;
 mod non_max_suppression;
 mod norm;
@@ -117,6 +118,7 @@ pub use logic::{And, Equal, Greater, GreaterOrEqual, Less, LessOrEqual, Not, Or,
 pub use loss::{NegativeLogLikelihoodLoss, SoftmaxCrossEntropyLoss};
 pub use lrn::LRN;
 pub use matmul::MatMul;
+pub use matmul_nbits::{GroupedWeights, MatMulNBits};
 pub use max_unpool::MaxUnpool;
 pub use non_max_suppression::NonMaxSuppression;
 pub use norm::{LayerNormalization, LpNormalization, MeanVarianceNormalization, RMSNormalization};
@@ -284,6 +286,7 @@ static OPS: &[OpDef] = &[
     OpDef::of::<MatMul>(),
     OpDef::of::<MatMulInteger>(),
     OpDef::of::<MatMulIntegerToFloat>(),
+    OpDef::of::<MatMulNBits>(),
     OpDef::of::<Max>(),
     OpDef::of::<MaxPool>(),
     OpDef::of::<MaxRoiPool>(),

@@ -7,7 +7,7 @@ use super::fuse::{
 use super::{Diagnostics, Pass, Patch, Wire};
 use crate::ops::{FusedMatMul, Gemm, MatMul, Pointwise};
 use crate::{Dim, Graph, Node, ValueId};
-use deepseek_tensor::{Result, Tensor};
+use deepseek_tensor::{DType, Result, Tensor};
 
 /// Makes one [`FusedMatMul`] of a MatMul or Gemm in `f32` and what follows it: a factor, a bias, a
 /// residual (the other operand of an Add, of the same shape) and an activation. Views between them
@@ -249,7 +249,8 @@ impl<'g> Chain<'g> {
             "BatchNormalization" => {
                 let (scale, shift) = batch_norm(graph, node).ok_or(None)?;
                 let two = graph.fact(at).rank() == Some(2);
-                let weights = graph.constant(self.b).filter(|t| t.rank() == 2);
+                let f32s = |t: &&Tensor| t.rank() == 2 && t.dtype() == DType::F32;
+                let weights = graph.constant(self.b).filter(f32s);
                 let bias = match &self.bias {
                     Some(Bias::Value(b)) => constant(graph, *b).is_some(),
                     _ => true,

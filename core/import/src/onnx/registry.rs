@@ -354,6 +354,7 @@ static MICROSOFT: &[Row] = &[
     ("FusedMatMul", &[(1, contrib::fused_matmul)]),
     ("Gelu", &[(1, contrib::gelu)]),
     ("MatMulIntegerToFloat", &[(1, contrib_quant::matmul_integer_to_float)]),
+    ("MatMulNBits", &[(1, contrib_quant::matmul_nbits)]),
     ("MultiHeadAttention", &[(1, contrib_attention::multi_head_attention)]),
     ("QGemm", &[(1, contrib_quant::qgemm)]),
     ("QLinearAdd", &[(1, contrib_quant::qlinear_add)]),

@@ -482,7 +482,8 @@ fn conv_shape(op: &Conv, w: &Tensor, channels: usize) -> Option<ConvShape> {
             _ => None,
         }
     };
-    let fits = w.dtype() == DType::F32 && each * groups == channels && out % groups == 0;
+    let stored = matches!(w.dtype(), DType::F32 | DType::BF16 | DType::F16);
+    let fits = stored && each * groups == channels && out % groups == 0;
     let shape = ConvShape {
         groups,
         stride: pair(&op.strides)?,

@@ -182,7 +182,8 @@ impl Operator for BlockedConv {
             Fact::tensor(DType::F32, [n.clone(), channels, h.clone(), w.clone()])
         };
         let inputs = [Some(&x), args.get(1), args.get(2)];
-        let y = self.conv().infer(&InferArgs { inputs: &inputs, ..*args })?;
+        let conv = FusedConv::new(&self.conv(), None);
+        let y = conv.infer(&InferArgs { inputs: &inputs, ..*args })?;
         let [n, _, h, w] = y[0].shape().unwrap_or_default() else {
             return Err(err!(ShapeMismatch, "a convolution of rank 4 gives {}", y[0]));
         };

@@ -2,15 +2,19 @@
 
 use super::conv::spatial;
 use super::elementwise::function;
-use super::{all_f32, bind, bind_in_place, expect_shape, floats, none};
+use super::narrow::{self, Rounding};
+use super::{all_f32, bind, bind_in_place, expect_shape, floats, none, widened};
 use crate::blocked::ops;
-use crate::registry::{KernelDef, PrepareArgs, Prepared};
-use deepseek_graph::ops::util::Window;
+use crate::registry::{KernelArgs, KernelDef, PrepareArgs, Prepared};
+use deepseek_graph::ops::Conv;
+use deepseek_graph::ops::util::{AutoPad, Window};
+use deepseek_graph::{Dim, Fact};
 use deepseek_kernels_cpu::blocked::{
     BlockedShape, from_blocked, lanes, mean_blocked, pool_blocked, repeat_blocked, scale_blocked,
     to_blocked,
 };
 use deepseek_kernels_cpu::conv::{BlockedWeights, ConvEpilogue, ConvShape, conv_blocked};
+use deepseek_kernels_cpu::elementwise::Unary;
 use deepseek_kernels_cpu::pool::{Pool, PoolShape};
 use deepseek_tensor::{Result, ensure};
 
@@ -63,71 +67,149 @@ fn from(args: &PrepareArgs) -> Result<Option<Prepared>> {
     })
 }
 
-/// Bias and residual are inputs 2 and 3.
-fn convolution(args: &PrepareArgs) -> Result<Option<Prepared>> {
-    let (Some(op), Some(w)) = (args.op::<ops::BlockedConv>(), args.constant(1)) else {
-        return Ok(None);
-    };
-    let lanes = lanes(args.isa);
-    let activation = op.activation.as_ref().map(function);
-    let groups = usize::try_from(op.group).unwrap_or(0);
-    if !all_f32(args) || op.lanes != lanes as i64 || activation == Some(None) || groups == 0 {
-        return Ok(None);
-    }
-    let activation = activation.flatten();
-    let step = |v: &[i64]| spatial(v.iter().map(|&s| usize::try_from(s).unwrap_or(0)), 1);
-    let kernel = w.shape()[2..].to_vec();
-    let shape = ConvShape {
-        groups,
-        stride: step(&op.strides),
-        dilation: step(&op.dilations),
-        ..ConvShape::d2(1, w.shape()[1] * groups, w.shape()[0], [1, 1], [kernel[0], kernel[1]])
-    };
-    let Some(reads) = shape.reads_blocked(op.planes) else { return Ok(None) };
-    let weights = args.pack(w, &format!("conv-blocked-{reads:?}"), |w| {
-        Ok(BlockedWeights::new(args.isa, args.pool, &shape, reads, floats(w)?))
-    })?;
-    let (op, planes) = (op.conv(), op.planes);
-    let variant = match groups {
-        1 => "conv-blocked",
-        _ => "conv-depthwise-blocked",
-    };
-    bind(args, "f32", variant, none(), move |k| {
-        let (x, bias, residual) = (k.input(0)?.clone(), k.opt(2).cloned(), k.opt(3).cloned());
-        let image = [x.shape()[0], shape.in_channels, x.shape()[2], x.shape()[3]];
-        match planes {
-            true => expect_shape("the input", x.shape(), &image)?,
-            false => expect_shape("the input", x.shape(), &blocked(&image, lanes))?,
+/// A convolution of blocked channels as a node says it.
+#[derive(Clone)]
+pub(super) struct Convolution {
+    op: Conv,
+    pub(super) planes: bool,
+    pub(super) activation: Option<Unary>,
+    /// Without the sizes of the image and its padding.
+    pub(super) shape: ConvShape,
+    lanes: usize,
+}
+
+impl Convolution {
+    fn of(args: &PrepareArgs) -> Option<Self> {
+        let (op, w) = (args.op::<ops::BlockedConv>()?, args.constant(1)?);
+        let lanes = lanes(args.isa);
+        let activation = op.activation.as_ref().map(function);
+        let groups = usize::try_from(op.group).ok()?;
+        if op.lanes != lanes as i64 || activation == Some(None) || groups == 0 {
+            return None;
         }
-        let axes = op.window().resolve(&image[2..], &kernel)?;
+        let step = |v: &[i64]| spatial(v.iter().map(|&s| usize::try_from(s).unwrap_or(0)), 1);
+        let kernel = &w.shape()[2..];
+        let shape = ConvShape {
+            groups,
+            stride: step(&op.strides),
+            dilation: step(&op.dilations),
+            ..ConvShape::d2(1, w.shape()[1] * groups, w.shape()[0], [1, 1], [kernel[0], kernel[1]])
+        };
+        let (activation, planes) = (activation.flatten(), op.planes);
+        Some(Convolution { op: op.conv(), planes, activation, shape, lanes })
+    }
+
+    /// The sizes of an image of input 0, if they are known.
+    fn of_known_image(&self, args: &PrepareArgs) -> Option<ConvShape> {
+        let image = args.input(0)?.shape()?;
+        let extent = |d: &Dim| d.as_const().and_then(|d| usize::try_from(d).ok());
+        let image: Vec<usize> = image.iter().skip(2).take(2).map(extent).collect::<Option<_>>()?;
+        let axes = self.op.window().resolve(&image, &self.shape.kernel[1..]).ok()?;
+        Some(ConvShape {
+            input: spatial(image.iter().copied(), 1),
+            pad_begin: spatial(axes.iter().map(|a| a.pad_begin), 0),
+            pad_end: spatial(axes.iter().map(|a| a.pad_end), 0),
+            ..self.shape
+        })
+    }
+
+    /// Whether each output is written once, so that it may take the place of its residual.
+    fn writes_once(&self) -> bool {
+        let point = self.shape.kernel == [1; 3] && self.op.pads.iter().all(|&p| p == 0);
+        point && self.op.auto_pad == AutoPad::NotSet && self.shape.groups == 1 && !self.planes
+    }
+
+    /// Columns that padding adds, at most.
+    pub(super) fn padding(&self) -> usize {
+        let pads: i64 = self.op.pads.iter().map(|p| p.saturating_abs()).sum();
+        usize::try_from(pads).unwrap_or(0).max(self.shape.dilation[2] * self.shape.kernel[2])
+    }
+
+    /// The sizes of a run. Checks those of the input, the output, bias and residual (inputs 2 and 3).
+    pub(super) fn sizes(&self, k: &KernelArgs) -> Result<ConvShape> {
+        let (x, shape) = (k.input(0)?, &self.shape);
+        ensure!(x.rank() >= 4, ShapeMismatch, "a convolution of {:?}", x.shape());
+        let image = [x.shape()[0], shape.in_channels, x.shape()[2], x.shape()[3]];
+        match self.planes {
+            true => expect_shape("the input", x.shape(), &image)?,
+            false => expect_shape("the input", x.shape(), &blocked(&image, self.lanes))?,
+        }
+        let axes = self.op.window().resolve(&image[2..], &shape.kernel[1..])?;
         let shape = ConvShape {
             batch: image[0],
             input: spatial(image[2..].iter().copied(), 1),
             pad_begin: spatial(axes.iter().map(|a| a.pad_begin), 0),
             pad_end: spatial(axes.iter().map(|a| a.pad_end), 0),
-            ..shape
+            ..*shape
         };
         let result = [image[0], shape.out_channels, axes[0].output, axes[1].output];
-        expect_shape("the result", &blocked(&result, lanes), k.outputs[0].shape())?;
+        expect_shape("the result", &blocked(&result, self.lanes), k.outputs[0].shape())?;
         ensure!(
             shape.output() == [1, axes[0].output, axes[1].output],
             ShapeMismatch,
-            "the window of {kernel:?} does not fit the padded input {image:?}"
+            "the window of {:?} does not fit the padded input {image:?}",
+            &shape.kernel[1..]
         );
-        if let Some(b) = &bias {
+        if let Some(b) = k.opt(2) {
             expect_shape("the bias", b.shape(), &[shape.out_channels])?;
         }
-        if let Some(r) = &residual {
+        if let Some(r) = k.opt(3) {
             expect_shape("the residual", r.shape(), k.outputs[0].shape())?;
         }
+        Ok(shape)
+    }
+}
+
+/// Bias and residual are inputs 2 and 3.
+fn convolution(args: &PrepareArgs) -> Result<Option<Prepared>> {
+    let (Some(conv), Some(w)) = (Convolution::of(args), args.constant(1)) else {
+        return Ok(None);
+    };
+    let Some(rounding) = Rounding::of(args) else { return Ok(None) };
+    if let Some(kernel) = narrow::blocked(args, &conv, w)? {
+        return Ok(Some(kernel));
+    }
+    let (shape, planes) = (conv.shape, conv.planes);
+    let Some(reads) = shape.reads_blocked(planes) else { return Ok(None) };
+    // The weights are packed for images of this size, if it is known; rounded ones for none, as products
+    // of rounded numbers are what is asked for.
+    let known = match rounding {
+        Rounding::None => conv.of_known_image(args).unwrap_or(shape),
+        Rounding::Bf16 => shape,
+    };
+    let winograd = known.pays_winograd(reads);
+    let restore = |floats| BlockedWeights::shared(args.isa, &known, reads, floats);
+    let form = format!("conv-blocked-{reads:?}-{winograd}");
+    let weights = args.pack_stored(w, &form, restore, |w| {
+        let w = widened(args, w)?;
+        Ok(BlockedWeights::new(args.isa, args.pool, &known, reads, floats(&w)?))
+    })?;
+    let variant = match shape.groups {
+        1 if winograd => "conv-winograd-blocked",
+        1 => "conv-blocked",
+        _ => "conv-depthwise-blocked",
+    };
+    let rounded = rounding.scratch(args.input(0).and_then(Fact::shape).unwrap_or_default());
+    let scratch = &rounded + weights.scratch(args.isa, args.pool) as i64;
+    let once = conv.writes_once() && scratch.as_const() == Some(0);
+    let run = move |k: &mut KernelArgs| {
+        let shape = conv.sizes(k)?;
+        let (x, bias, residual) = (k.input(0)?.clone(), k.opt(2).cloned(), k.opt(3).cloned());
         let bias = bias.as_ref().map(floats).transpose()?;
         let residual = residual.as_ref().map(floats).transpose()?;
-        let epilogue = ConvEpilogue { bias, residual, activation };
+        let accumulate = k.in_place == Some(3);
+        let epilogue = ConvEpilogue { bias, residual, accumulate, activation: conv.activation };
         let (isa, pool) = (k.isa, k.pool);
+        let (x, scratch) = rounding.input(isa, pool, floats(&x)?, k.scratch);
         let y = k.outputs[0].as_slice_mut::<f32>()?;
-        conv_blocked(isa, pool, &shape, floats(&x)?, &weights, &epilogue, y);
+        conv_blocked(isa, pool, &shape, x, &weights, &epilogue, y, scratch);
         Ok(())
-    })
+    };
+    if once {
+        bind_in_place(args, rounding.dtypes(), variant, &[3], run)
+    } else {
+        bind(args, rounding.dtypes(), variant, scratch, run)
+    }
 }
 
 fn pooling(args: &PrepareArgs) -> Result<Option<Prepared>> {

@@ -3,7 +3,8 @@
 use super::attention::Threads;
 use super::elementwise::function;
 use super::gemm::pixels;
-use super::{all_f32, bind, expect_shape, floats, none};
+use super::narrow::Rounding;
+use super::{all_f32, bind, expect_shape, floats, none, widened};
 use crate::registry::{KernelArgs, KernelDef, PrepareArgs, Prepared};
 use deepseek_graph::ops::util::{Window, WindowAxis};
 use deepseek_graph::{Dim, Fact, ops};
@@ -75,7 +76,8 @@ fn convolution(
     };
     let groups = usize::try_from(op.group).unwrap_or(0);
     let rank = w.rank();
-    if !all_f32(args) || !(3..=5).contains(&rank) || x.len() != rank || groups == 0 {
+    let Some(rounding) = Rounding::of(args) else { return Ok(None) };
+    if !(3..=5).contains(&rank) || x.len() != rank || groups == 0 {
         return Ok(None);
     }
     let (out_channels, each) = (w.shape()[0], w.shape()[1]);
@@ -115,11 +117,12 @@ fn convolution(
         shape.input = shape.input.map(|n| n.min(MANY * 8));
         implicit_scratch(args, &shape, &x[2..], op, kernel)?
     };
-    let w = w.to_contiguous()?;
+    let scratch = &scratch + &rounding.scratch(x);
+    let w = widened(args, &w.to_contiguous()?)?;
     let weights = ConvWeights::new(args.isa, &Serial, &shape, floats(&w)?);
     let op = op.clone();
     let kernel = kernel.to_vec();
-    bind(args, "f32", "conv", scratch, move |k| {
+    bind(args, rounding.dtypes(), "conv", scratch, move |k| {
         let (x, bias) = (k.input(0)?.clone(), k.opt(2).cloned());
         ensure!(
             x.rank() == kernel.len() + 2 && x.shape()[1] == shape.in_channels,
@@ -159,11 +162,13 @@ fn convolution(
             expect_shape("the residual", r.shape(), k.outputs[0].shape())?;
         }
         let residual = residual.as_ref().map(floats).transpose()?;
-        let epilogue = ConvEpilogue { bias: bias.transpose()?, residual, activation };
-        let (isa, pool, scratch) = (k.isa, k.pool, &mut *k.scratch);
+        let epilogue =
+            ConvEpilogue { bias: bias.transpose()?, residual, activation, ..Default::default() };
+        let (isa, pool) = (k.isa, k.pool);
+        let (x, scratch) = rounding.input(isa, pool, floats(&x)?, k.scratch);
         let y = k.outputs[0].as_slice_mut::<f32>()?;
         if !y.is_empty() {
-            conv(isa, pool, &shape, floats(&x)?, &weights, &epilogue, y, scratch);
+            conv(isa, pool, &shape, x, &weights, &epilogue, y, scratch);
         }
         Ok(())
     })

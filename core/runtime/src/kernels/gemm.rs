@@ -1,12 +1,13 @@
 //! Matrix products in `f32`. A constant right operand is packed once.
 
 use super::elementwise::function;
-use super::{all_f32, attr_f32, attr_i64, bind, expect_shape, floats};
+use super::narrow;
+use super::{all_f32, attr_f32, attr_i64, bind, expect_shape, f32_but_weights, floats, widened};
 use crate::registry::{KernelArgs, KernelDef, PrepareArgs, Prepared};
 use deepseek_graph::{Dim, Fact, ops};
 use deepseek_kernels_cpu::elementwise::Unary;
 use deepseek_kernels_cpu::gemm::{self, Bias, Epilogue, Lhs, Mat, Out, PackedB, Rhs, Shape};
-use deepseek_tensor::{Result, Tensor, broadcast_shapes, ensure};
+use deepseek_tensor::{DType, Result, Tensor, broadcast_shapes, ensure};
 use std::sync::Arc;
 
 pub(super) static KERNELS: &[KernelDef] = &[
@@ -17,9 +18,9 @@ pub(super) static KERNELS: &[KernelDef] = &[
 
 /// What a product does besides multiplying; bias and residual are inputs 2 and 3.
 #[derive(Clone, Copy)]
-struct Finish {
+pub(super) struct Finish {
     alpha: f32,
-    trans_b: bool,
+    pub(super) trans_b: bool,
     activation: Option<Unary>,
 }
 
@@ -31,7 +32,7 @@ impl Default for Finish {
 
 impl Finish {
     /// The epilogue for rows of `n` columns, `rows` of them; the residual is dense.
-    fn epilogue<'a>(
+    pub(super) fn epilogue<'a>(
         &self,
         bias: Option<&'a Tensor>,
         residual: Option<&'a Tensor>,
@@ -80,8 +81,11 @@ fn product(args: &PrepareArgs, finish: Finish) -> Result<Option<Prepared>> {
     else {
         return Ok(None);
     };
+    if args.dtype(1) == Some(DType::BF16) {
+        return narrow::product(args, finish);
+    }
     // A vector operand drops an axis; too rare for a kernel of its own.
-    if !all_f32(args) || a.len() < 2 || b.len() < 2 {
+    if !f32_but_weights(args) || a.len() < 2 || b.len() < 2 {
         return Ok(None);
     }
     if b.len() == 2
@@ -96,6 +100,9 @@ fn product(args: &PrepareArgs, finish: Finish) -> Result<Option<Prepared>> {
             ensure!(ka == k, ShapeMismatch, "cannot multiply {ka} columns by {k} rows");
             run_packed(args, finish, Shape { batch: 1, m, n, k }, &packed)
         });
+    }
+    if !all_f32(args) {
+        return Ok(None);
     }
     let batch = match args.output(0).and_then(Fact::shape) {
         Some(out) if out.len() >= 2 => out[..out.len() - 2].to_vec(),
@@ -133,7 +140,15 @@ pub(super) fn pixels(
     activation: Option<Unary>,
 ) -> Result<Option<Prepared>> {
     let (n, k) = (weights.shape()[0], weights.shape()[1]);
-    let packed = pack_rhs(args, &weights.reshape(&[n, k])?, true)?;
+    let weights = weights.reshape(&[n, k])?;
+    if weights.dtype() == DType::BF16 {
+        return narrow::pixels(
+            args,
+            &weights,
+            Finish { activation, trans_b: true, ..Finish::default() },
+        );
+    }
+    let packed = pack_rhs(args, &weights, true)?;
     let Some([rows, ..]) = args.input(0).and_then(Fact::shape) else { return Ok(None) };
     let scratch = scratch_bound(args, &[], rows, &Dim::from(k), None);
     let finish = Finish { activation, ..Finish::default() };
@@ -151,12 +166,12 @@ pub(super) fn pixels(
 }
 
 /// All of the leading axes as rows.
-fn rows_cols(t: &Tensor) -> (usize, usize) {
+pub(super) fn rows_cols(t: &Tensor) -> (usize, usize) {
     let (rows, cols) = t.shape().split_at(t.rank() - 1);
     (rows.iter().product(), cols[0])
 }
 
-fn expect_len(args: &KernelArgs, want: usize) -> Result<()> {
+pub(super) fn expect_len(args: &KernelArgs, want: usize) -> Result<()> {
     let got = args.outputs[0].len();
     ensure!(got == want, ShapeMismatch, "the product has {want} elements, the output {got}");
     Ok(())
@@ -301,8 +316,14 @@ fn gemm_op(args: &PrepareArgs) -> Result<Option<Prepared>> {
 /// A constant right operand in panels.
 fn pack_rhs(args: &PrepareArgs, w: &Tensor, transposed: bool) -> Result<Arc<PackedB>> {
     let form = if transposed { "gemm-rhs-transposed" } else { "gemm-rhs" };
-    args.pack(w, form, |w| {
-        let (k, n, mat) = oriented(w, transposed)?;
+    let restore = |floats| {
+        let [rows, cols] = *w.shape() else { return None };
+        let (k, n) = if transposed { (cols, rows) } else { (rows, cols) };
+        PackedB::shared(args.isa, k, n, floats)
+    };
+    args.pack_stored(w, form, restore, |w| {
+        let w = widened(args, w)?;
+        let (k, n, mat) = oriented(&w, transposed)?;
         Ok(PackedB::new(args.isa, args.pool, k, n, mat))
     })
 }

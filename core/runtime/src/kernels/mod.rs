@@ -10,6 +10,7 @@ mod conv;
 mod elementwise;
 mod gemm;
 mod movement;
+mod narrow;
 mod norm;
 mod quant;
 mod quant_conv;
@@ -22,6 +23,7 @@ pub(crate) use elementwise::function;
 
 use crate::registry::{Kernel, KernelArgs, KernelDef, PrepareArgs, Prepared};
 use deepseek_graph::{Attr, Dim};
+use deepseek_kernels_cpu::convert::{bf16_to_f32, f16_to_f32};
 use deepseek_tensor::{DType, Result, Tensor, ensure};
 
 /// Every kernel, the better candidate for an operator before the worse.
@@ -33,6 +35,7 @@ pub fn all() -> impl Iterator<Item = &'static KernelDef> {
         elementwise::KERNELS,
         gemm::KERNELS,
         movement::KERNELS,
+        narrow::KERNELS,
         norm::KERNELS,
         quant::KERNELS,
         quant_conv::KERNELS,
@@ -99,6 +102,25 @@ fn all_f32(args: &PrepareArgs) -> bool {
     let inputs = (0..args.node.inputs.len()).filter_map(|i| args.input(i));
     let outputs = (0..args.node.outputs.len()).filter_map(|i| args.output(i));
     inputs.chain(outputs).all(|f| f.dtype().is_ok_and(|d| d == DType::F32))
+}
+
+/// As [`all_f32`], but for the weights, input 1, which may be stored in `f16`.
+fn f32_but_weights(args: &PrepareArgs) -> bool {
+    let inputs = (0..args.node.inputs.len()).filter(|i| *i != 1).filter_map(|i| args.input(i));
+    let outputs = (0..args.node.outputs.len()).filter_map(|i| args.output(i));
+    inputs.chain(outputs).all(|f| f.dtype().is_ok_and(|d| d == DType::F32))
+        && matches!(args.dtype(1), Some(DType::F32 | DType::F16))
+}
+
+/// Weights in `f32`: themselves, or 16-bit ones widened.
+fn widened(args: &PrepareArgs, w: &Tensor) -> Result<Tensor> {
+    let mut wide = vec![0.0f32; w.len()];
+    match w.dtype() {
+        DType::F16 => f16_to_f32(args.isa, args.pool, w.as_slice()?, &mut wide),
+        DType::BF16 => bf16_to_f32(args.isa, args.pool, w.as_slice()?, &mut wide),
+        _ => return Ok(w.clone()),
+    }
+    Tensor::from_vec(w.shape(), wide)
 }
 
 /// Attribute `name` of a node's operator as a float.

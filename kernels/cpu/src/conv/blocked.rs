@@ -8,16 +8,19 @@
 //! tile is a row, and each output has its taps in order.
 
 use super::direct::{
-    BLOCK, FLOAT, Finish, Row, TWO_BLOCKS, TWO_FLOATS, Tile, positions, run, run_row, run_two,
+    BLOCK, Clamp, FLOAT, Finish, Row, TWO_BLOCKS, TWO_FLOATS, Tile, positions, run, run_row,
+    run_two,
 };
+use super::winograd::{self, Grid, POINTS};
 use super::{ConvEpilogue, ConvShape};
 use crate::blocked::lanes;
 use crate::elementwise::{Unary, apply};
-use crate::gemm::Aligned;
-use crate::parallel::{Parallel, Shared, split};
+use crate::gemm::{Aligned, Panels, SharedFloats};
+use crate::parallel::{MAX_SLOTS, Parallel, Shared, Slots, split};
 use crate::simd::{Kernel, Simd};
 use crate::{Isa, Level};
 use std::ops::Range;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Tasks that a convolution is cut into if it is large enough,
 const TASKS: usize = 32;
@@ -26,6 +29,19 @@ const TASK_MACS: usize = 1 << 20;
 /// Floats of the inputs of one task: they stay in the second-level cache while its output channels
 /// pass over them.
 const TASK_INPUTS: usize = 1 << 17;
+
+/// Tiles of a panel beyond which its weights are few, or read so often that they need no asking.
+const AHEAD_TILES: usize = 32;
+
+/// Where Winograd's algorithm pays: channels of either side, at least and at most, and tiles.
+const WINOGRAD_CHANNELS: usize = 32;
+const WINOGRAD_MOST_CHANNELS: usize = 256;
+const WINOGRAD_TILES: usize = 25;
+
+/// Blocks of output channels in a panel.
+fn pair(reads: Reads) -> usize {
+    if reads == Reads::Depthwise { 1 } else { 2 }
+}
 
 /// How a blocked convolution reads its input.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
@@ -55,10 +71,38 @@ impl ConvShape {
     }
 }
 
+impl ConvShape {
+    /// Whether [`conv_blocked`] can add to what the output holds: each output is then written once.
+    pub fn accumulates(&self) -> bool {
+        self.groups == 1
+            && self.kernel == [1; 3]
+            && self.pad_begin == [0; 3]
+            && self.pad_end == [0; 3]
+    }
+
+    /// Whether [`BlockedWeights::new`] chooses Winograd's algorithm: for 3 × 3 windows over images of a
+    /// known size that give it tiles enough for the weights, which become four times as many. The
+    /// batch does not matter.
+    pub fn pays_winograd(&self, reads: Reads) -> bool {
+        let [_, rows, columns] = self.output();
+        let tiles = rows.div_ceil(4) * columns.div_ceil(4);
+        let few = self.in_channels.min(self.out_channels) < WINOGRAD_CHANNELS;
+        reads == Reads::Blocks
+            && self.kernel == [1, 3, 3]
+            && self.stride == [1; 3]
+            && self.dilation == [1; 3]
+            && !few
+            && self.in_channels.max(self.out_channels) <= WINOGRAD_MOST_CHANNELS
+            && tiles >= WINOGRAD_TILES
+            && tiles * 16 * 2 <= rows * columns * 3
+    }
+}
+
 /// Weights of a blocked convolution, packed once for a level.
 #[derive(Clone)]
 pub struct BlockedWeights {
-    data: Aligned,
+    winograd: bool,
+    data: Panels,
     level: Level,
     reads: Reads,
     in_channels: usize,
@@ -67,9 +111,11 @@ pub struct BlockedWeights {
 }
 
 impl BlockedWeights {
-    /// Packs `w`, `[out_channels, in_channels / groups, height, width]`; batch and image size of
-    /// `shape` do not matter. Two blocks of output channels follow each other as `[plane][tap][term]
-    /// [two blocks]`, a last block alone as `[plane][tap][term][block]`.
+    /// Packs `w`, `[out_channels, in_channels / groups, height, width]`. The batch of `shape` does not
+    /// matter; its image size only decides on Winograd's algorithm, and may be 1 × 1 where it is not
+    /// known. Two blocks of output channels follow each other as `[plane][tap][term][two blocks]`, a
+    /// last block alone as `[plane][tap][term][block]`; for Winograd's algorithm the taps are points,
+    /// and come first.
     ///
     /// # Panics
     /// When `w` has another length, or `shape` is none that is read as `reads`.
@@ -80,20 +126,11 @@ impl BlockedWeights {
         reads: Reads,
         w: &[f32],
     ) -> BlockedWeights {
-        shape.check();
+        let each = per_channel(isa, shape, reads);
         assert_eq!(w.len(), shape.weights_len(), "conv: weights length against {shape:?}");
-        assert_eq!(
-            shape.reads_blocked(reads == Reads::Planes),
-            Some(reads),
-            "conv: {shape:?} is not read as {reads:?}"
-        );
+        let winograd = shape.pays_winograd(reads);
         let (lanes, taps) = (lanes(isa), shape.taps());
         let depth = shape.in_channels / shape.groups;
-        // Floats of one output channel, missing inputs of the last block included.
-        let each = match reads {
-            Reads::Planes | Reads::Depthwise => depth * taps,
-            Reads::Blocks => depth.next_multiple_of(lanes) * taps,
-        };
         let terms = if reads == Reads::Blocks { lanes } else { 1 };
         let mut data = Aligned::zeroed(shape.out_channels.next_multiple_of(lanes) * each);
         let width = if reads == Reads::Depthwise { lanes } else { 2 * lanes };
@@ -108,6 +145,13 @@ impl BlockedWeights {
             for o in first..(first + width).min(shape.out_channels) {
                 let w = &w[o * depth * taps..(o + 1) * depth * taps];
                 for (i, w) in w.chunks_exact(taps).enumerate() {
+                    if winograd {
+                        let points = winograd::points(w).into_iter().enumerate();
+                        points.for_each(|(p, w)| {
+                            out[(p * each / POINTS + i) * width + o - first] = w
+                        });
+                        continue;
+                    }
                     let (plane, term) = (i / terms, i % terms);
                     for (t, &w) in w.iter().enumerate() {
                         out[((plane * taps + t) * terms + term) * width + o - first] = w;
@@ -115,13 +159,40 @@ impl BlockedWeights {
                 }
             }
         });
-        BlockedWeights {
-            data,
-            level: isa.level(),
-            reads,
-            in_channels: shape.in_channels,
-            out_channels: shape.out_channels,
-            kernel: shape.kernel,
+        BlockedWeights::over(isa, shape, reads, Panels::Own(data))
+    }
+
+    /// What [`BlockedWeights::floats`] gave for weights of this shape at this level; `None` for another
+    /// number of floats.
+    ///
+    /// # Panics
+    /// When `shape` is none that is read as `reads`.
+    pub fn shared(isa: Isa, shape: &ConvShape, reads: Reads, data: SharedFloats) -> Option<Self> {
+        let each = per_channel(isa, shape, reads);
+        let data = Panels::shared(data, shape.out_channels.next_multiple_of(lanes(isa)) * each)?;
+        Some(BlockedWeights::over(isa, shape, reads, data))
+    }
+
+    fn over(isa: Isa, shape: &ConvShape, reads: Reads, data: Panels) -> Self {
+        let ConvShape { in_channels, out_channels, kernel, .. } = *shape;
+        let (winograd, level) = (shape.pays_winograd(reads), isa.level());
+        BlockedWeights { winograd, data, level, reads, in_channels, out_channels, kernel }
+    }
+
+    /// The packed weights, in the order of this level.
+    pub fn floats(&self) -> &[f32] {
+        self.data.as_slice()
+    }
+
+    /// Floats of scratch that [`conv_blocked`] needs when run by `par`, whatever the batch and the size
+    /// of the image.
+    pub fn scratch(&self, isa: Isa, par: &dyn Parallel) -> usize {
+        let lanes = lanes(isa);
+        match self.winograd {
+            true => {
+                Slots::count(par) * Grid::scratch(self.in_channels.next_multiple_of(lanes), lanes)
+            }
+            false => 0,
         }
     }
 
@@ -131,11 +202,31 @@ impl BlockedWeights {
     }
 }
 
+/// Floats of one output channel, missing inputs of the last block included.
+///
+/// # Panics
+/// When `shape` is none that is read as `reads`.
+fn per_channel(isa: Isa, shape: &ConvShape, reads: Reads) -> usize {
+    shape.check();
+    assert_eq!(
+        shape.reads_blocked(reads == Reads::Planes),
+        Some(reads),
+        "conv: {shape:?} is not read as {reads:?}"
+    );
+    let depth = shape.in_channels / shape.groups;
+    match reads {
+        Reads::Planes | Reads::Depthwise => depth * shape.taps(),
+        Reads::Blocks if shape.pays_winograd(reads) => depth.next_multiple_of(lanes(isa)) * POINTS,
+        Reads::Blocks => depth.next_multiple_of(lanes(isa)) * shape.taps(),
+    }
+}
+
 impl std::fmt::Debug for BlockedWeights {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("BlockedWeights")
             .field("level", &self.level)
             .field("reads", &self.reads)
+            .field("winograd", &self.winograd)
             .field("in_channels", &self.in_channels)
             .field("out_channels", &self.out_channels)
             .field("kernel", &self.kernel)
@@ -147,7 +238,9 @@ impl std::fmt::Debug for BlockedWeights {
 /// were packed for that. Channels of the last block that do not exist hold numbers of no meaning.
 ///
 /// # Panics
-/// When a length disagrees with `shape`, or the weights were packed for another shape or level.
+/// When a length disagrees with `shape`, the weights were packed for another shape or level, or the
+/// scratch is shorter than [`BlockedWeights::scratch`].
+#[expect(clippy::too_many_arguments, reason = "an input, weights, an output and how to run")]
 pub fn conv_blocked(
     isa: Isa,
     par: &dyn Parallel,
@@ -156,6 +249,7 @@ pub fn conv_blocked(
     weights: &BlockedWeights,
     epilogue: &ConvEpilogue<'_>,
     y: &mut [f32],
+    scratch: &mut [f32],
 ) {
     shape.check();
     let lanes = lanes(isa);
@@ -183,6 +277,10 @@ pub fn conv_blocked(
     if let Some(r) = epilogue.residual {
         assert_eq!(r.len(), y.len(), "conv: residual length against output length");
     }
+    assert!(
+        !epilogue.accumulate || (shape.accumulates() && epilogue.residual.is_none()),
+        "conv: {shape:?} adds to what the output holds"
+    );
     if y.is_empty() {
         return;
     }
@@ -193,6 +291,23 @@ pub fn conv_blocked(
         Some(Unary::HardSwish) => (f32::NEG_INFINITY, f32::INFINITY, None),
         other => (f32::NEG_INFINITY, f32::INFINITY, other),
     };
+    let clamp = Clamp { lo, hi, hard_swish: epilogue.activation == Some(Unary::HardSwish) };
+    if weights.winograd {
+        let job = winograd::Job {
+            shape,
+            grid: Grid::new(shape, in_channels),
+            in_channels,
+            blocks,
+            x,
+            w: weights.data.as_slice(),
+            y: Shared::new(y),
+            residual: epilogue.residual,
+            bias: epilogue.bias,
+            clamp,
+            activation,
+        };
+        return run_winograd(isa, par, &job, scratch);
+    }
     let shape = shape.flattened();
     let [_, rows, columns] = shape.output();
     let most = match reads {
@@ -205,8 +320,8 @@ pub fn conv_blocked(
         Reads::Blocks if columns <= most / 2 && rows > 1 => 2,
         _ => 1,
     };
-    let panels = if reads == Reads::Depthwise { blocks } else { blocks.div_ceil(2) };
-    let job = Job {
+    let panels = blocks.div_ceil(pair(reads));
+    let mut job = Job {
         shape: &shape,
         reads,
         in_channels,
@@ -215,19 +330,61 @@ pub fn conv_blocked(
         columns,
         tiles,
         together,
+        panels,
+        ahead_step: 0,
         x,
         w: weights.data.as_slice(),
         y: Shared::new(y),
         epilogue: *epilogue,
-        lo,
-        hi,
-        hard_swish: epilogue.activation == Some(Unary::HardSwish),
+        clamp,
         activation,
     };
-    let cut = Cut::new(&job, panels);
+    let cut = Cut::new(&job);
+    // While the tiles of a panel are done, the weights of the next arrive.
+    let width = pair(reads).min(blocks) * lanes;
+    if cut.tile_step <= AHEAD_TILES && panels > 1 {
+        job.ahead_step = width.div_ceil(cut.tile_step);
+    }
     split(par, cut.tasks(), 1, &|task, _| {
         let (tiles, panels) = cut.part(task);
-        isa.dispatch(Task { job: &job, tiles, panels });
+        isa.dispatch(Task { job: &job, tiles, panels, after: cut.after(task, par.threads()) });
+    });
+}
+
+/// Blocks of tiles times panels. A thread keeps the transformed inputs of a block while it does panels
+/// of it: as many blocks as there are threads are under way at a time.
+fn run_winograd(isa: Isa, par: &dyn Parallel, job: &winograd::Job<'_>, scratch: &mut [f32]) {
+    let (lanes, grid, panels) = (lanes(isa), job.grid, job.blocks.div_ceil(2));
+    let each = Grid::scratch(job.in_channels, lanes);
+    let slots = Slots::new(par, scratch, each);
+    // The block whose inputs a slot holds.
+    let held = [const { AtomicUsize::new(usize::MAX) }; MAX_SLOTS];
+    let threads = par.threads();
+    let blocks = grid.tiles.div_ceil(grid.block);
+    let macs = grid.block * POINTS * job.in_channels * 2 * lanes;
+    let mut step = panels;
+    while blocks * panels.div_ceil(step) < 2 * threads && step > 1 && macs * step > 2 * TASK_MACS {
+        step = step.div_ceil(2);
+    }
+    let parts = panels.div_ceil(step);
+    // Part and block of a task: blocks alternate before parts do.
+    let place = |task: usize| {
+        let first = task / (threads * parts) * threads;
+        let (rest, wide) = (task % (threads * parts), threads.min(blocks - first));
+        (rest / wide, first + rest % wide)
+    };
+    split(par, blocks * parts, 1, &|task, _| {
+        let (part, block) = place(task);
+        let tiles = block * grid.block..((block + 1) * grid.block).min(grid.tiles);
+        let range = part * step..((part + 1) * step).min(panels);
+        let after = (part + 1) % parts * step;
+        slots.with_index(|slot, work| {
+            // The flag of the slot orders these with the work of its last holder.
+            if held[slot].swap(block, Ordering::Relaxed) != block {
+                isa.dispatch(winograd::Inputs { job, tiles: tiles.clone(), work });
+            }
+            isa.dispatch(winograd::Outputs { job, tiles, panels: range, after, work });
+        });
     });
 }
 
@@ -240,7 +397,8 @@ struct Cut {
 }
 
 impl Cut {
-    fn new(job: &Job<'_>, panels: usize) -> Cut {
+    fn new(job: &Job<'_>) -> Cut {
+        let panels = job.panels;
         let tiles = job.shape.batch * job.rows.div_ceil(job.together) * job.tiles;
         let inputs = (job.x.len() / tiles).max(1);
         let macs = job.y_len() / tiles * job.shape.terms();
@@ -265,6 +423,11 @@ impl Cut {
         self.tiles.div_ceil(self.tile_step) * self.panels.div_ceil(self.panel_step)
     }
 
+    /// The panel that the task after the next `threads` begins with; there may be none.
+    fn after(&self, task: usize, threads: usize) -> usize {
+        (task + threads) / self.tiles.div_ceil(self.tile_step) * self.panel_step
+    }
+
     /// Tiles and panels of a task.
     fn part(&self, task: usize) -> (Range<usize>, Range<usize>) {
         let across = self.tiles.div_ceil(self.tile_step);
@@ -287,14 +450,15 @@ struct Job<'a> {
     tiles: usize,
     /// Rows of a tile.
     together: usize,
+    /// Panels, and how far ahead of its products a tile asks for weights with each of them.
+    panels: usize,
+    ahead_step: usize,
     x: &'a [f32],
     w: &'a [f32],
     y: Shared<f32>,
     epilogue: ConvEpilogue<'a>,
-    lo: f32,
-    hi: f32,
-    hard_swish: bool,
-    /// Where it is none of these.
+    clamp: Clamp,
+    /// Where the clamp is not all of it.
     activation: Option<Unary>,
 }
 
@@ -310,6 +474,8 @@ struct Task<'a> {
     job: &'a Job<'a>,
     tiles: Range<usize>,
     panels: Range<usize>,
+    /// First panel of the task that this thread will probably do next.
+    after: usize,
 }
 
 impl Kernel for Task<'_> {
@@ -318,25 +484,65 @@ impl Kernel for Task<'_> {
     fn call<S: Simd>(self, s: S) {
         let job = self.job;
         let (least, wider) = (job.columns / job.tiles, job.columns % job.tiles);
+        let lines = job.rows.div_ceil(job.together);
         for panel in self.panels.clone() {
-            let mut at = self.tiles.start;
-            let (mut tile, row) = (at % job.tiles, at / job.tiles);
-            let lines = job.rows.div_ceil(job.together);
-            let (mut row, mut image) = (row % lines * job.together, row / lines);
+            let line = self.tiles.start / job.tiles;
+            let mut tile = self.tiles.start % job.tiles;
+            let (mut row, mut image) = (line % lines * job.together, line / lines);
             let mut column = tile * least + tile.min(wider);
-            while at < self.tiles.end {
+            let mut base = job.base(s, panel, self.next(panel));
+            let mut line = job.line(&base, image, row);
+            for _ in self.tiles.clone() {
                 let n = least + usize::from(tile < wider);
-                job.tile(s, panel, image, row, column, n);
-                (at, tile, column) = (at + 1, tile + 1, column + n);
+                job.tile(s, &mut base, &line, column, n);
+                (tile, column) = (tile + 1, column + n);
                 if tile == job.tiles {
                     (tile, column, row) = (0, 0, row + job.together);
                     if row >= job.rows {
                         (row, image) = (0, image + 1);
                     }
+                    if image < job.shape.batch {
+                        line = job.line(&base, image, row);
+                    }
                 }
             }
         }
     }
+}
+
+impl Task<'_> {
+    /// The panel whose weights are needed after `panel`, as far as this task can know.
+    fn next(&self, panel: usize) -> Option<usize> {
+        let next = if panel + 1 < self.panels.end { panel + 1 } else { self.after };
+        (next < self.job.panels).then_some(next)
+    }
+}
+
+/// What the tiles of a panel have in common.
+struct Base {
+    tile: Tile,
+    finish: Finish,
+    /// Blocks of channels before the panel, and in it.
+    block: usize,
+    vectors: usize,
+    /// Floats between neighbouring inputs.
+    unit: usize,
+}
+
+/// What the tiles of a row, or of two, have in common.
+struct Line {
+    /// First row of the image, and how many.
+    row: usize,
+    rows: usize,
+    /// Start of the row of the input that the first tap reads, and the first output.
+    x: usize,
+    y: usize,
+    /// Rows of the window that lie in the input for all rows.
+    down: Range<usize>,
+    /// Those for one row only.
+    others: [(usize, Range<usize>); 4],
+    /// There are none.
+    same: bool,
 }
 
 /// Part of a tile: which rows and columns of it, and which taps.
@@ -365,13 +571,12 @@ impl Job<'_> {
         first..end.max(first)
     }
 
-    /// Outputs `column..column + n` of a row of an image, or of two, for a panel of channels.
+    /// What the tiles of a panel have in common; `next` is the panel after it.
     #[inline(always)]
-    fn tile<S: Simd>(&self, s: S, panel: usize, image: usize, row: usize, column: usize, n: usize) {
+    fn base<S: Simd>(&self, _: S, panel: usize, next: Option<usize>) -> Base {
         let shape = self.shape;
         let [_, height, width] = shape.input;
         let [_, kh, kw] = shape.kernel;
-        let (step, dilation, pad) = (shape.stride[2], shape.dilation[2], shape.pad_begin[2]);
         let (unit, terms, last_terms) = match self.reads {
             Reads::Planes => (1, 1, 1),
             Reads::Blocks => (S::LANES, S::LANES, (shape.in_channels - 1) % S::LANES + 1),
@@ -382,70 +587,136 @@ impl Job<'_> {
             Reads::Blocks => self.in_channels / S::LANES,
             Reads::Depthwise => 1,
         };
-        let pair = if self.reads == Reads::Depthwise { 1 } else { 2 };
+        let pair = pair(self.reads);
         let block = panel * pair;
         let vectors = pair.min(self.blocks - block);
-        let source = match self.reads {
-            Reads::Depthwise => image * self.blocks + block,
-            _ => image * self.in_channels / unit,
-        };
-        // Start of the input row that tap `k` of a row of outputs reads.
-        let line = |row: usize, k: usize| {
-            let at =
-                (row * shape.stride[1] + k * shape.dilation[1]).wrapping_sub(shape.pad_begin[1]);
-            (source * height).wrapping_add(at).wrapping_mul(width * unit)
-        };
         let w_steps = [
             kh * kw * terms * vectors * S::LANES,
             kw * terms * vectors * S::LANES,
             terms * vectors * S::LANES,
         ];
-        // The panels before this one have two blocks each.
-        let w = block * S::LANES * planes * kh * kw * terms;
-        let plane_out = self.rows * self.columns * S::LANES;
-        let y_of = |row: usize| {
-            (image * self.blocks + block) * plane_out + (row * self.columns + column) * S::LANES
-        };
-        let epilogue = &self.epilogue;
+        // The panels before a panel have two blocks each.
+        let panel_len = pair * S::LANES * planes * kh * kw * terms;
         let channel = block * S::LANES;
-        let finish = |y: usize| Finish {
-            bias: epilogue.bias.map_or(std::ptr::null(), |b| b[channel..].as_ptr()),
-            channels: shape.out_channels - channel,
-            residual: epilogue.residual.map_or(std::ptr::null(), |r| r[y..].as_ptr()),
-            lo: self.lo,
-            hi: self.hi,
-            hard_swish: self.hard_swish,
+        let ahead = self.w.as_ptr().wrapping_add(next.unwrap_or(panel) * panel_len);
+        Base {
+            tile: Tile {
+                x: self.x.as_ptr(),
+                x_steps: [
+                    height * width * unit,
+                    shape.dilation[1] * width * unit,
+                    shape.dilation[2] * unit,
+                ],
+                w: self.w.as_ptr().wrapping_add(panel * panel_len),
+                w_steps,
+                counts: [planes, kh, kw],
+                terms,
+                last_terms,
+                y: self.y.ptr(),
+                y_step: self.rows * self.columns * S::LANES,
+                second: [shape.stride[1] * width * unit, self.columns * S::LANES],
+                ahead,
+                ahead_step: if next.is_some() { self.ahead_step } else { 0 },
+                add: false,
+                finish: None,
+            },
+            finish: Finish {
+                bias: self.epilogue.bias.map_or(std::ptr::null(), |b| b[channel..].as_ptr()),
+                channels: shape.out_channels - channel,
+                residual: std::ptr::null(),
+                clamp: self.clamp,
+            },
+            block,
+            vectors,
+            unit,
+        }
+    }
+
+    /// What the tiles of a row, or of two, have in common.
+    #[inline(always)]
+    fn line(&self, base: &Base, image: usize, row: usize) -> Line {
+        let shape = self.shape;
+        let source = match self.reads {
+            Reads::Depthwise => image * self.blocks + base.block,
+            _ => image * self.in_channels / base.unit,
         };
-        let x_row = shape.dilation[1] * width * unit;
-        let pass = |p: Pass| {
+        let rows = self.together.min(self.rows - row);
+        let mut down = self.down(row);
+        // Rows of the window that lie in the input for one of two rows of outputs only.
+        let mut others = [(row, 0..0), (row, 0..0), (row + 1, 0..0), (row + 1, 0..0)];
+        if rows == 2 {
+            let (first, second) = (down, self.down(row + 1));
+            down = first.start.max(second.start)..first.end.min(second.end);
+            if down.is_empty() {
+                down = first.end..first.end;
+                others[0].1 = first;
+                others[2].1 = second;
+            } else {
+                others[0].1 = first.start..down.start;
+                others[1].1 = down.end..first.end;
+                others[2].1 = second.start..down.start;
+                others[3].1 = down.end..second.end;
+            }
+        }
+        Line {
+            row,
+            rows,
+            x: source * shape.input[1],
+            y: (image * self.blocks + base.block) * base.tile.y_step,
+            down,
+            same: others.iter().all(|(_, down)| down.is_empty()),
+            others,
+        }
+    }
+
+    /// Outputs `column..column + n` of a line for a panel of channels.
+    #[inline(always)]
+    fn tile<S: Simd>(&self, s: S, base: &mut Base, line: &Line, column: usize, n: usize) {
+        let shape = self.shape;
+        let width = shape.input[2];
+        let kw = shape.kernel[2];
+        let (step, dilation, pad) = (shape.stride[2], shape.dilation[2], shape.pad_begin[2]);
+        let (unit, vectors) = (base.unit, base.vectors);
+        let (w, w_steps, x_row) = (base.tile.w, base.tile.w_steps, base.tile.x_steps[1]);
+        // Start of the input row that tap `k` of a row of outputs reads.
+        let x_of = |row: usize, k: usize| {
+            let at =
+                (row * shape.stride[1] + k * shape.dilation[1]).wrapping_sub(shape.pad_begin[1]);
+            line.x.wrapping_add(at).wrapping_mul(width * unit)
+        };
+        let y_of = |row: usize| line.y + (row * self.columns + column) * S::LANES;
+        let finish = |y: usize| Finish {
+            residual: match self.epilogue.residual {
+                _ if self.epilogue.accumulate => self.y.ptr().wrapping_add(y).cast_const(),
+                Some(r) => r[y..].as_ptr(),
+                None => std::ptr::null(),
+            },
+            ..base.finish
+        };
+        let mut pass = |p: Pass| {
             let Pass { row, rows, from, n, down, across: taps, add, last } = p;
             let at = ((column + from) * step + taps.start * dilation).wrapping_sub(pad);
-            let x = line(row, down.start).wrapping_add(at.wrapping_mul(unit));
+            let x = x_of(row, down.start).wrapping_add(at.wrapping_mul(unit));
             let y = y_of(row);
             // Taps of a row that follow one another in memory are the products of one tap.
             let joined = self.reads == Reads::Planes && dilation == 1;
             let (terms, last_terms, columns) = match joined {
                 true => (taps.len(), taps.len(), 1),
-                false => (terms, last_terms, taps.len()),
+                false => (base.tile.terms, base.tile.last_terms, taps.len()),
             };
             let empty = taps.is_empty() || down.is_empty();
             let t = Tile {
                 x: self.x.as_ptr().wrapping_add(x),
-                x_steps: [height * width * unit, x_row, dilation * unit],
-                w: self
-                    .w
-                    .as_ptr()
-                    .wrapping_add(w + down.start * w_steps[1] + taps.start * w_steps[2]),
-                w_steps,
-                counts: if empty { [0; 3] } else { [planes, down.len(), columns] },
+                w: w.wrapping_add(down.start * w_steps[1] + taps.start * w_steps[2]),
+                counts: if empty { [0; 3] } else { [base.tile.counts[0], down.len(), columns] },
                 terms,
                 last_terms,
                 y: self.y.ptr().wrapping_add(y + from * S::LANES),
-                y_step: plane_out,
-                second: [shape.stride[1] * width * unit, self.columns * S::LANES],
                 add,
                 finish: last.then(|| finish(y)),
+                ..base.tile
             };
+            base.tile.ahead = t.ahead.wrapping_add(t.products() * t.ahead_step);
             // SAFETY: the lengths were checked against the sizes. Rows `down` and columns `taps` of
             // the window lie in the input for outputs `from..from + n` of these rows, so every input
             // that is read exists; there are `vectors` blocks of weights from `w` on; the outputs
@@ -462,14 +733,13 @@ impl Job<'_> {
                 }
             }
         };
-        let rows = self.together.min(self.rows - row);
-        let mut down = self.down(row);
+        let (row, rows) = (line.row, line.rows);
         if self.reads == Reads::Depthwise {
-            let y = y_of(row);
+            let (down, y) = (&line.down, y_of(row));
             let row = Row {
-                x: self.x.as_ptr().wrapping_add(line(row, down.start)),
+                x: self.x.as_ptr().wrapping_add(x_of(row, down.start)),
                 x_row,
-                w: self.w.as_ptr().wrapping_add(w + down.start * w_steps[1]),
+                w: w.wrapping_add(down.start * w_steps[1]),
                 rows: down.len(),
                 taps: kw,
                 width,
@@ -482,40 +752,15 @@ impl Job<'_> {
             // SAFETY: as above; a tile is a row here, and each output reads the taps that lie in it.
             unsafe { run_row(s, step, row) };
         } else {
-            // Rows of the window that lie in the input for one of two rows of outputs only.
-            let mut others = [(row, 0..0), (row, 0..0), (row + 1, 0..0), (row + 1, 0..0)];
-            if rows == 2 {
-                let (first, second) = (down, self.down(row + 1));
-                down = first.start.max(second.start)..first.end.min(second.end);
-                if down.is_empty() {
-                    down = first.end..first.end;
-                    others[0].1 = first;
-                    others[2].1 = second;
-                } else {
-                    others[0].1 = first.start..down.start;
-                    others[1].1 = down.end..first.end;
-                    others[2].1 = second.start..down.start;
-                    others[3].1 = down.end..second.end;
-                }
-            }
             let reach = (column + n - 1) * step + (kw - 1) * dilation;
             let inner = column * step >= pad && reach < width + pad;
             let whole = if inner { 0..kw } else { self.whole(column, n) };
-            let simple = inner && others.iter().all(|(_, down)| down.is_empty());
+            let simple = inner && line.same;
             if !simple {
-                let (down_none, across) = (0..0, 0..0);
-                pass(Pass {
-                    row,
-                    rows,
-                    from: 0,
-                    n,
-                    down: down_none,
-                    across,
-                    add: false,
-                    last: false,
-                });
-                let parts = others.into_iter().map(|(row, down)| (row, 1, down, true));
-                for (row, rows, down, all) in parts.chain([(row, rows, down.clone(), false)]) {
+                let (down, across) = (0..0, 0..0);
+                pass(Pass { row, rows, from: 0, n, down, across, add: false, last: false });
+                let parts = line.others.iter().map(|(row, down)| (*row, 1, down, true));
+                for (row, rows, down, all) in parts.chain([(row, rows, &line.down, false)]) {
                     if down.is_empty() {
                         continue;
                     }
@@ -535,18 +780,18 @@ impl Job<'_> {
                         }
                     }
                     if all && !whole.is_empty() {
-                        let across = whole.clone();
+                        let (down, across) = (down.clone(), whole.clone());
                         pass(Pass { row, rows, from: 0, n, down, across, add: true, last: false });
                     }
                 }
             }
-            let add = !simple;
+            let (down, add) = (line.down.clone(), !simple);
             pass(Pass { row, rows, from: 0, n, down, across: whole, add, last: true });
         }
         if let Some(op) = self.activation {
             for v in 0..vectors {
                 for row in row..row + rows {
-                    let y = self.y.ptr().wrapping_add(y_of(row) + v * plane_out);
+                    let y = self.y.ptr().wrapping_add(y_of(row) + v * base.tile.y_step);
                     // SAFETY: these are the outputs of the tile, which is this task's.
                     unsafe { apply(s, op, y, y, n * S::LANES) };
                 }

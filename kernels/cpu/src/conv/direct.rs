@@ -34,9 +34,24 @@ pub(super) struct Finish {
     pub channels: usize,
     /// Of the first output of the tile, laid out as the outputs are; or null.
     pub residual: *const f32,
+    pub clamp: Clamp,
+}
+
+/// The last steps of [`Finish`].
+#[derive(Copy, Clone)]
+pub(super) struct Clamp {
     pub lo: f32,
     pub hi: f32,
     pub hard_swish: bool,
+}
+
+impl Clamp {
+    /// Of a sum with bias and residual.
+    #[inline(always)]
+    pub(super) fn apply<S: Simd>(self, s: S, v: S::F) -> S::F {
+        let v = s.min(s.splat(self.hi), s.max(s.splat(self.lo), v));
+        if self.hard_swish { HardSwish {}.map(s, v) } else { v }
+    }
 }
 
 /// Products for a tile of outputs: `planes × rows × cols` taps of `terms` products.
@@ -58,16 +73,31 @@ pub(super) struct Tile {
     pub y_step: usize,
     /// Distance to the input and to the output of the second row, for tiles of two.
     pub second: [usize; 2],
+    /// Weights that are needed later, asked for step by step as the products go. Asking for memory
+    /// that does not exist is harmless and slow.
+    pub ahead: *const f32,
+    pub ahead_step: usize,
     /// Add to what the outputs hold.
     pub add: bool,
     /// Of the last products of these outputs.
     pub finish: Option<Finish>,
 }
 
-/// `H` rows of `R` positions, `V` blocks of channels, inputs at distance `P`.
-struct Dense<const H: usize, const R: usize, const V: usize, const P: usize>(Tile);
+impl Tile {
+    /// Products of one output.
+    pub(super) fn products(&self) -> usize {
+        let taps = self.counts[1] * self.counts[2];
+        taps * (self.counts[0].saturating_sub(1) * self.terms)
+            + if self.counts[0] > 0 { taps * self.last_terms } else { 0 }
+    }
+}
 
-impl<const H: usize, const R: usize, const V: usize, const P: usize> Kernel for Dense<H, R, V, P> {
+/// `N` positions in rows of `R` (one row or two), `V` blocks of channels, inputs at distance `P`.
+///
+/// The sums are one flat array that only loops of constant length touch: so they stay in registers.
+struct Dense<const N: usize, const R: usize, const V: usize, const P: usize>(Tile);
+
+impl<const N: usize, const R: usize, const V: usize, const P: usize> Kernel for Dense<N, R, V, P> {
     type Output = ();
     #[inline(always)]
     fn call<S: Simd>(self, s: S) {
@@ -78,15 +108,19 @@ impl<const H: usize, const R: usize, const V: usize, const P: usize> Kernel for 
             FLOAT => 1,
             _ => 2,
         };
-        let mut acc = [[[s.zero(); V]; R]; H];
+        let mut acc = [[s.zero(); V]; N];
         // SAFETY: whoever makes a tile proves that its inputs, weights and outputs exist.
         unsafe {
             if t.add {
-                for (h, acc) in acc.iter_mut().enumerate() {
-                    load_tile(s, t.y.wrapping_add(h * t.second[1]), t.y_step, acc);
+                load_tile::<S, N, R, V>(s, t.y, t.second[1], t.y_step, &mut acc);
+            }
+            if let Some(f) = t.finish {
+                ask::<S, N, R, V>(s, t.y, t.second[1], t.y_step);
+                if !f.residual.is_null() {
+                    ask::<S, N, R, V>(s, f.residual, t.second[1], t.y_step);
                 }
             }
-            let (mut xp, mut wp) = (t.x, t.w);
+            let (mut xp, mut wp, mut ahead) = (t.x, t.w, t.ahead);
             for plane in 0..t.counts[0] {
                 let terms = if plane + 1 == t.counts[0] { t.last_terms } else { t.terms };
                 let (mut xr, mut wr) = (xp, wp);
@@ -95,17 +129,18 @@ impl<const H: usize, const R: usize, const V: usize, const P: usize> Kernel for 
                     for _ in 0..t.counts[2] {
                         let (mut x, mut w) = (xc, wc);
                         for _ in 0..terms {
+                            s.prefetch_l2(ahead);
+                            ahead = ahead.wrapping_add(t.ahead_step);
                             let mut row = [s.zero(); V];
                             for (v, row) in row.iter_mut().enumerate() {
                                 *row = s.load(w.add(v * S::LANES));
                             }
-                            for (h, acc) in acc.iter_mut().enumerate() {
-                                let x = x.wrapping_add(h * t.second[0]);
-                                for (r, acc) in acc.iter_mut().enumerate() {
-                                    let x = s.splat(*x.add(r * step));
-                                    for (acc, &w) in acc.iter_mut().zip(&row) {
-                                        *acc = s.mul_add(x, w, *acc);
-                                    }
+                            let second = x.wrapping_add(t.second[0]);
+                            for (r, acc) in acc.iter_mut().enumerate() {
+                                let x = if r < R { x } else { second };
+                                let x = s.splat(*x.add(r % R * step));
+                                for (acc, &w) in acc.iter_mut().zip(&row) {
+                                    *acc = s.mul_add(x, w, *acc);
                                 }
                             }
                             x = x.wrapping_add(1);
@@ -120,15 +155,10 @@ impl<const H: usize, const R: usize, const V: usize, const P: usize> Kernel for 
                 xp = xp.wrapping_add(t.x_steps[0]);
                 wp = wp.wrapping_add(t.w_steps[0]);
             }
-            for (h, acc) in acc.iter_mut().enumerate() {
-                if let Some(mut f) = t.finish {
-                    if !f.residual.is_null() {
-                        f.residual = f.residual.wrapping_add(h * t.second[1]);
-                    }
-                    finish(s, f, t.y_step, acc);
-                }
-                store_tile(s, t.y.wrapping_add(h * t.second[1]), t.y_step, acc);
+            if let Some(f) = t.finish {
+                finish::<S, N, R, V>(s, f, t.second[1], t.y_step, &mut acc);
             }
+            store_tile::<S, N, R, V>(s, t.y, t.second[1], t.y_step, &acc);
         }
     }
 }
@@ -233,43 +263,63 @@ impl<const STRIDE: usize> DepthwiseRow<STRIDE> {
             if !f.residual.is_null() {
                 f.residual = f.residual.add(at * S::LANES);
             }
-            finish(s, f, 0, &mut acc);
-            store_tile(s, t.y.add(at * S::LANES), 0, &acc);
+            finish::<S, R, R, 1>(s, f, 0, 0, &mut acc);
+            store_tile::<S, R, R, 1>(s, t.y.add(at * S::LANES), 0, 0, &acc);
         }
         R
     }
 }
 
-/// # Safety
-/// `y` reaches the tile.
+/// Asks for the lines of a tile, so that they arrive while its products are summed.
 #[inline(always)]
-unsafe fn load_tile<S: Simd, const R: usize, const V: usize>(
+fn ask<S: Simd, const N: usize, const R: usize, const V: usize>(
     s: S,
     y: *const f32,
+    row: usize,
     step: usize,
-    acc: &mut [[S::F; V]; R],
 ) {
-    for (r, acc) in acc.iter_mut().enumerate() {
-        for (v, acc) in acc.iter_mut().enumerate() {
-            // SAFETY: passed on to the caller.
-            *acc = unsafe { s.load(y.add(v * step + r * S::LANES)) };
+    for r in 0..N {
+        let y = y.wrapping_add(r / R * row + r % R * S::LANES);
+        for v in 0..V {
+            s.prefetch(y.wrapping_add(v * step));
         }
     }
 }
 
 /// # Safety
-/// `y` reaches the tile.
+/// `y` reaches the tile, its second row at a distance of `row`, if there is one.
 #[inline(always)]
-unsafe fn store_tile<S: Simd, const R: usize, const V: usize>(
+unsafe fn load_tile<S: Simd, const N: usize, const R: usize, const V: usize>(
+    s: S,
+    y: *const f32,
+    row: usize,
+    step: usize,
+    acc: &mut [[S::F; V]; N],
+) {
+    for (r, acc) in acc.iter_mut().enumerate() {
+        let y = y.wrapping_add(r / R * row + r % R * S::LANES);
+        for (v, acc) in acc.iter_mut().enumerate() {
+            // SAFETY: passed on to the caller.
+            *acc = unsafe { s.load(y.add(v * step)) };
+        }
+    }
+}
+
+/// # Safety
+/// As for [`load_tile`].
+#[inline(always)]
+unsafe fn store_tile<S: Simd, const N: usize, const R: usize, const V: usize>(
     s: S,
     y: *mut f32,
+    row: usize,
     step: usize,
-    acc: &[[S::F; V]; R],
+    acc: &[[S::F; V]; N],
 ) {
     for (r, acc) in acc.iter().enumerate() {
+        let y = y.wrapping_add(r / R * row + r % R * S::LANES);
         for (v, acc) in acc.iter().enumerate() {
             // SAFETY: passed on to the caller.
-            unsafe { s.store(y.add(v * step + r * S::LANES), *acc) };
+            unsafe { s.store(y.add(v * step), *acc) };
         }
     }
 }
@@ -277,13 +327,13 @@ unsafe fn store_tile<S: Simd, const R: usize, const V: usize>(
 /// # Safety
 /// Bias and residual, if any, reach the tile.
 #[inline(always)]
-unsafe fn finish<S: Simd, const R: usize, const V: usize>(
+unsafe fn finish<S: Simd, const N: usize, const R: usize, const V: usize>(
     s: S,
     f: Finish,
+    row: usize,
     step: usize,
-    acc: &mut [[S::F; V]; R],
+    acc: &mut [[S::F; V]; N],
 ) {
-    let (lo, hi) = (s.splat(f.lo), s.splat(f.hi));
     if !f.bias.is_null() {
         let mut bias = [s.zero(); V];
         for (v, bias) in bias.iter_mut().enumerate() {
@@ -299,22 +349,16 @@ unsafe fn finish<S: Simd, const R: usize, const V: usize>(
     }
     if !f.residual.is_null() {
         for (r, acc) in acc.iter_mut().enumerate() {
+            let residual = f.residual.wrapping_add(r / R * row + r % R * S::LANES);
             for (v, acc) in acc.iter_mut().enumerate() {
                 // SAFETY: passed on to the caller.
-                *acc = s.add(*acc, unsafe { s.load(f.residual.add(v * step + r * S::LANES)) });
+                *acc = s.add(*acc, unsafe { s.load(residual.add(v * step)) });
             }
         }
     }
     for acc in acc.iter_mut() {
         for acc in acc.iter_mut() {
-            *acc = s.min(hi, s.max(lo, *acc));
-        }
-    }
-    if f.hard_swish {
-        for acc in acc.iter_mut() {
-            for acc in acc.iter_mut() {
-                *acc = HardSwish {}.map(s, *acc);
-            }
+            *acc = f.clamp.apply(s, *acc);
         }
     }
 }
@@ -340,7 +384,7 @@ pub(super) unsafe fn run<S: Simd>(s: S, n: usize, blocks: usize, distance: usize
     macro_rules! dense {
         ($v:literal, $p:ident) => {
             choose!(s, n, positions(S::LANES), [1 2 3 4 5 6 7 8 9 10 11 12 13 14], |R| {
-                Dense::<1, R, $v, $p>(t)
+                Dense::<R, R, $v, $p>(t)
             })
         };
     }
@@ -365,7 +409,7 @@ pub(super) unsafe fn run_two<S: Simd>(s: S, n: usize, blocks: usize, distance: u
     macro_rules! dense {
         ($v:literal, $p:ident) => {
             choose!(s, n, positions(S::LANES) / 2, [1 2 3 4 5 6 7], |R| {
-                Dense::<2, R, $v, $p>(t)
+                Dense::<{ 2 * R }, R, $v, $p>(t)
             })
         };
     }

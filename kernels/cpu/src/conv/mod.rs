@@ -15,12 +15,17 @@
 //! output is the product's (see [`crate::gemm`]), over channels, then taps in row-major order; it does
 //! not depend on the batch or the size of the image.
 
+mod bf16;
 mod blocked;
 mod depthwise;
 mod direct;
 mod implicit;
 mod transpose;
+mod winograd;
 
+pub use bf16::{
+    Bf16Weights, conv_bf16, conv_bf16_scratch, conv_bf16_scratch_bound, conv_bf16_takes,
+};
 pub use blocked::{BlockedWeights, Reads, conv_blocked};
 pub use transpose::{
     ConvTransposeShape, ConvTransposeWeights, conv_transpose, conv_transpose_scratch,
@@ -222,12 +227,16 @@ pub struct ConvEpilogue<'a> {
     pub bias: Option<&'a [f32]>,
     /// A tensor of the shape of the output.
     pub residual: Option<&'a [f32]>,
+    /// The output holds the residual; for [`conv_blocked`] where
+    /// [`accumulates`](ConvShape::accumulates) says so.
+    pub accumulate: bool,
     /// Applied last.
     pub activation: Option<Unary>,
 }
 
 impl ConvEpilogue<'_> {
     fn check(&self, channels: usize, output: usize) {
+        assert!(!self.accumulate, "conv: only blocked convolutions add to what the output holds");
         if let Some(b) = self.bias {
             assert_eq!(b.len(), channels, "conv: bias length against output channels");
         }

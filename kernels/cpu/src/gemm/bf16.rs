@@ -6,7 +6,7 @@
 //!
 //! | level | sum of an element |
 //! |---|---|
-//! | `avx512bf16`, `amx` | one chain along K in steps of two products |
+//! | `avx512bf16`, `amx` | one chain of pairs of products: of blocks of 32 terms, of terms `t` and `t + 16` |
 //! | others | as [`gemm`](super::gemm) adds `f32` |
 //!
 //! So against exact sums of the rounded operands, an element is off by at most
@@ -15,7 +15,7 @@
 
 use super::driver::{gemm, gemm_scratch};
 use super::pack::{Aligned, PackedB};
-use super::units::{self, Dot, Finish, Left, Product};
+use super::units::{self, Dot, Finish, LINE, Left, Product};
 use super::{Bias, Epilogue, Lhs, Mat, Out, Rhs, Shape};
 use crate::convert::{bf16_to_f32, f32_to_bf16};
 use crate::elementwise::{apply, reach};
@@ -24,6 +24,8 @@ use crate::simd::{Kernel, Simd};
 use crate::{Isa, Level};
 use half::bf16;
 
+/// Terms of a line of the cache, of which a unit holds one of each half.
+const TERMS: usize = 32;
 /// Rows that are rounded at a time where products are those of `f32`.
 const ROUND_ROWS: usize = 64;
 
@@ -76,14 +78,40 @@ impl PackedBf16 {
     /// When `b` is too short.
     pub fn new(isa: Isa, par: &dyn Parallel, k: usize, n: usize, b: Mat<'_>) -> Self {
         b.check("b", 1, k, n);
+        PackedBf16::of(isa, par, k, n, |kk, j| bf16::from_f32(b.data[kk * b.row + j * b.col]))
+    }
+
+    /// Packs the `[k, n]` matrix whose element `(r, c)` is `data[r * row + c * col]`.
+    ///
+    /// # Panics
+    /// When `data` is too short.
+    pub fn narrow(
+        isa: Isa,
+        par: &dyn Parallel,
+        (k, n): (usize, usize),
+        data: &[bf16],
+        (row, col): (usize, usize),
+    ) -> Self {
+        let need = reach(&[(k, row), (n, col)]);
+        assert!(data.len() >= need, "gemm_bf16: b holds {} elements, needs {need}", data.len());
+        PackedBf16::of(isa, par, k, n, |kk, j| data[kk * row + j * col])
+    }
+
+    fn of(
+        isa: Isa,
+        par: &dyn Parallel,
+        k: usize,
+        n: usize,
+        at: impl Fn(usize, usize) -> bf16 + Sync,
+    ) -> Self {
         let data = match dot(isa) {
-            Some(dot) => Packed::Units(units::pack_panels(isa, dot, k, n, |kk, j| {
-                u32::from(bf16::from_f32(b.data[kk * b.row + j * b.col]).to_bits())
+            Some(dot) => Packed::Units(units::pack_panels(isa, par, dot, whole(k), n, |kk, j| {
+                let term = kk % TERMS;
+                let kk = kk / TERMS * TERMS + term % 2 * (TERMS / 2) + term / 2;
+                if kk < k { at(kk, j).to_bits().into() } else { 0 }
             })),
             None => {
-                let round =
-                    |i: usize| bf16::from_f32(b.data[i / n * b.row + i % n * b.col]).to_f32();
-                let rounded: Vec<f32> = (0..k * n).map(round).collect();
+                let rounded: Vec<f32> = (0..k * n).map(|i| at(i / n, i % n).to_f32()).collect();
                 Packed::Floats(PackedB::new(isa, par, k, n, Mat::dense(&rounded, n)))
             }
         };
@@ -122,13 +150,18 @@ impl std::fmt::Debug for PackedBf16 {
 /// Floats of scratch that [`gemm_bf16`] needs; it does not depend on the number of rows.
 pub fn gemm_bf16_scratch(isa: Isa, par: &dyn Parallel, k: usize, n: usize) -> usize {
     match dot(isa) {
-        Some(dot) => units::scratch(isa, par, dot, k),
+        Some(dot) => units::scratch(isa, par, dot, whole(k)),
         None => {
             let shape = Shape { batch: 1, m: ROUND_ROWS, n, k };
             // One row of 16-bit numbers, the rounded rows, the product.
             k.div_ceil(2) + ROUND_ROWS * k + gemm_scratch(isa, par, shape, false, true)
         }
     }
+}
+
+/// Terms with those that fill the last line.
+fn whole(k: usize) -> usize {
+    k.next_multiple_of(TERMS)
 }
 
 /// Rows of `f32` rounded to bf16.
@@ -138,22 +171,95 @@ struct Rounded<'a> {
     k: usize,
 }
 
-impl Left for Rounded<'_> {
-    fn row<'a>(&'a self, r: usize, work: &'a mut [u8]) -> &'a [u8] {
-        let k = self.k;
-        // SAFETY: the scratch row has two bytes for each element and begins at a float; any pattern
-        // is a bf16.
-        let row = unsafe { std::slice::from_raw_parts_mut(work.as_mut_ptr().cast::<bf16>(), k) };
+impl Rounded<'_> {
+    /// Row `r` as bf16.
+    fn row(&self, r: usize, row: &mut [bf16]) {
         let at = r * self.mat.row;
         if self.mat.col == 1 {
-            f32_to_bf16(self.isa, &Serial, &self.mat.data[at..at + k], row);
+            f32_to_bf16(self.isa, &Serial, &self.mat.data[at..at + self.k], row);
         } else {
             for (kk, to) in row.iter_mut().enumerate() {
                 *to = bf16::from_f32(self.mat.data[at + kk * self.mat.col]);
             }
         }
+    }
+}
+
+impl Left for Rounded<'_> {
+    fn row<'a>(&'a self, r: usize, work: &'a mut [u8]) -> &'a [u8] {
+        // As lines, one after the other.
+        // SAFETY: the work is as long as the terms of whole lines.
+        unsafe { self.lines(r, work.as_mut_ptr(), LINE) };
         work
     }
+
+    unsafe fn lines(&self, r: usize, to: *mut u8, step: usize) -> bool {
+        self.isa.dispatch(RoundRow { mat: self.mat, k: self.k, r, to, step });
+        true
+    }
+}
+
+/// A row on its way into lines; whoever makes one proves what [`Left::lines`] asks.
+struct RoundRow<'a> {
+    mat: Mat<'a>,
+    k: usize,
+    r: usize,
+    to: *mut u8,
+    step: usize,
+}
+
+impl Kernel for RoundRow<'_> {
+    type Output = ();
+    #[inline(always)]
+    fn call<S: Simd>(self, s: S) {
+        let RoundRow { mat, k, r, to, step } = self;
+        let row = &mat.data[r * mat.row..];
+        let mut gathered = [0.0f32; TERMS];
+        for (line, first) in (0..k).step_by(TERMS).enumerate() {
+            let n = TERMS.min(k - first);
+            let from = if mat.col == 1 {
+                row[first..first + n].as_ptr()
+            } else {
+                for (kk, to) in gathered.iter_mut().enumerate().take(n) {
+                    *to = row[(first + kk) * mat.col];
+                }
+                gathered.as_ptr()
+            };
+            for v in (0..TERMS / 2).step_by(S::LANES) {
+                // SAFETY: `n` floats lie at `from`, and a line of 16 units at `to`.
+                unsafe {
+                    let part = |first: usize| {
+                        (from.wrapping_add(first), n.saturating_sub(first).min(S::LANES))
+                    };
+                    let ((a, na), (b, nb)) = (part(v), part(TERMS / 2 + v));
+                    let (a, b) = match n == TERMS {
+                        true => (s.load(a), s.load(b)),
+                        false => (s.load_n(a, na), s.load_n(b, nb)),
+                    };
+                    let to = to.wrapping_add(line * step).cast::<i32>();
+                    s.store_i(to.add(v), round_pair(s, a, b));
+                }
+            }
+        }
+    }
+}
+
+/// Lanes of `a`, rounded to bf16, in the lower and those of `b` in the upper half: ties to even; a NaN becomes
+/// quiet.
+#[inline(always)]
+pub(crate) fn round_pair<S: Simd>(s: S, a: S::F, b: S::F) -> S::I {
+    let (a, b) = (rounded(s, a), rounded(s, b));
+    s.or_i(s.and_i(s.shr_i::<16>(a), s.splat_i(0xffff)), s.and_i(b, s.splat_i(-0x10000)))
+}
+
+/// Lanes rounded to bf16 in their upper halves; the lower ones have no meaning.
+#[inline(always)]
+fn rounded<S: Simd>(s: S, x: S::F) -> S::I {
+    let bits = s.as_int(x);
+    let odd = s.and_i(s.shr_i::<16>(bits), s.splat_i(1));
+    let up = s.add_i(bits, s.add_i(odd, s.splat_i(0x7fff)));
+    let quiet = s.or_i(bits, s.splat_i(0x0040_0000));
+    s.as_int(s.select(s.unordered(x, x), s.as_float(quiet), s.as_float(up)))
 }
 
 /// `C = activation(alpha A B + bias + residual)` for one product of `m` rows, A and B rounded to bf16.
@@ -193,7 +299,7 @@ pub fn gemm_bf16(
     match (&b.data, dot(isa)) {
         (Packed::Units(data), Some(dot)) => {
             let left = Rounded { isa, mat: a, k };
-            let (data, row) = (data.as_slice(), c.row);
+            let (data, row, k) = (data.as_slice(), c.row, whole(k));
             let p = Product { dot, m, n, k, left: &left, b: data, flip: 0, row_sums: false };
             let way = Way {
                 alpha: epilogue.alpha,
@@ -209,16 +315,14 @@ pub fn gemm_bf16(
             let (half, rest) = scratch.split_at_mut(k.div_ceil(2));
             let (rounded, rest) = rest.split_at_mut(ROUND_ROWS * k);
             let left = Rounded { isa, mat: a, k };
-            // SAFETY: as many bytes as half of `k` floats have, at least two for each element.
+            // SAFETY: half of `k` floats have two bytes for each of `k` elements; any pattern is a bf16.
             let half =
-                unsafe { std::slice::from_raw_parts_mut(half.as_mut_ptr().cast::<u8>(), 2 * k) };
+                unsafe { std::slice::from_raw_parts_mut(half.as_mut_ptr().cast::<bf16>(), k) };
             for first in (0..m).step_by(ROUND_ROWS) {
                 let rows = ROUND_ROWS.min(m - first);
                 for i in 0..rows {
-                    let row = left.row(first + i, half);
-                    // SAFETY: a row of `k` bf16 that begins at a float.
-                    let row = unsafe { std::slice::from_raw_parts(row.as_ptr().cast::<bf16>(), k) };
-                    bf16_to_f32(isa, &Serial, row, &mut rounded[i * k..(i + 1) * k]);
+                    left.row(first + i, half);
+                    bf16_to_f32(isa, &Serial, half, &mut rounded[i * k..(i + 1) * k]);
                 }
                 let residual =
                     epilogue.residual.map(|r| Mat { data: &r.data[first * r.row..], ..r });

@@ -14,7 +14,7 @@ use crate::simd::{Kernel, Simd};
 pub const CHUNK: usize = 2 << 20;
 /// Panels of A in one task: with `KC` terms they stay in the second-level cache, beside a panel of B
 /// and the tiles of C.
-const TASK_A_PANELS: usize = 8;
+const TASK_A_PANELS: usize = 12;
 /// Panels of B in one task.
 const TASK_B_PANELS: usize = 32;
 /// Multiply-adds below which a task is not worth handing out.

@@ -13,7 +13,7 @@
 use super::pack::Aligned;
 use super::units::{self, Dot, Finish, Left, Product};
 use crate::elementwise::{Unary, apply, reach};
-use crate::parallel::{Parallel, Shared};
+use crate::parallel::{Parallel, Serial, Shared};
 use crate::simd::{Kernel, Simd};
 use crate::{Isa, Level};
 
@@ -215,7 +215,7 @@ impl PackedI8 {
         } else {
             (0..n).for_each(|j| (0..k).for_each(|kk| add(kk, j)));
         }
-        let data = units::pack_panels(isa, dot, k, n, |kk, j| {
+        let data = units::pack_panels(isa, &Serial, dot, k, n, |kk, j| {
             let byte = raw[kk * b.row + j * b.col] ^ flip;
             if pairs { u32::from(value(byte) as i16 as u16) } else { byte.into() }
         });
@@ -464,16 +464,12 @@ pub(super) struct WayTile<'a> {
 impl WayTile<'_> {
     /// What is added to the sums of columns `j..`.
     #[inline(always)]
-    #[expect(clippy::manual_map, reason = "a closure would not have the instructions of the level")]
     fn offset<S: Simd>(&self, s: S, j: usize) -> (S::I, Option<S::I>) {
         let way = self.way;
         // SAFETY: `j` begins a vector inside a panel; sums and zero points are padded to panels.
         unsafe {
             let columns = s.load_i(way.sums[j..].as_ptr());
-            let zeros = match way.zeros {
-                Some(z) => Some(s.load_i(z[j..].as_ptr())),
-                None => None,
-            };
+            let zeros = way.zeros.map(|z| s.load_i(z[j..].as_ptr()));
             let mut offset = s.mul_i(columns, s.splat_i(way.a_zero.wrapping_neg()));
             if let Some(z) = zeros {
                 let both = s.splat_i((way.k as i32).wrapping_mul(way.a_zero));
@@ -483,11 +479,17 @@ impl WayTile<'_> {
         }
     }
 
-    /// The sums of row `i` of the tile in the vector of columns at `v`; `offset` and `zeros` are those of
-    /// [`WayTile::offset`]. Closures would end up in functions without the instructions of the level.
+    /// Row `i` of the tile for the vector of columns at `v`, with what [`offset`](Self::offset) says.
     #[inline(always)]
-    fn sum<S: Simd>(&self, s: S, v: usize, i: usize, offset: S::I, zeros: Option<S::I>) -> S::I {
-        // SAFETY: the sums have `NR` for each row, and `v + LANES <= NR`; there is one sum for each row.
+    fn row<S: Simd>(
+        &self,
+        s: S,
+        v: usize,
+        i: usize,
+        (offset, zeros): (S::I, Option<S::I>),
+    ) -> S::I {
+        // SAFETY: the sums have `NR` for each row, and `v + LANES <= NR`; there is one sum for
+        // each row.
         unsafe {
             let x = s.add_i(s.load_i(self.sums.add(i * S::NR + v)), offset);
             match zeros {
@@ -516,16 +518,6 @@ unsafe fn store_bytes<S: Simd>(s: S, to: *mut u8, x: S::I, n: usize) {
             s.store_low_bytes(bytes.as_mut_ptr(), x);
             to.copy_from_nonoverlapping(bytes.as_ptr(), n);
         }
-    }
-}
-
-/// The `n` numbers for columns `j..`, if there are any.
-#[inline(always)]
-#[expect(clippy::manual_map, reason = "a closure would not have the instructions of the level")]
-fn maybe_columns<S: Simd>(s: S, values: Option<&[f32]>, j: usize, n: usize) -> Option<S::F> {
-    match values {
-        Some(values) => Some(columns(s, &values[j..j + n], 0, n)),
-        None => None,
     }
 }
 
@@ -561,14 +553,14 @@ impl Kernel for WayTile<'_> {
                 break;
             }
             let at = first + j;
-            let (offset, zeros) = self.offset(s, j);
-            let rows = self.rows.len();
+            // Loops, not closures: what a closure calls is not compiled for this level.
+            let (rows, offset) = (self.rows.len(), self.offset(s, j));
             match &way.to {
                 To::I32(c) => {
                     for i in 0..rows {
-                        let x = self.sum(s, v, i, offset, zeros);
-                        // SAFETY: row `i` of the result has `n` elements from column `j` on, which no
-                        // other task writes.
+                        let x = self.row(s, v, i, offset);
+                        // SAFETY: row `i` of the result has `n` elements from column `j` on, which
+                        // no other task writes.
                         unsafe {
                             let c = c.ptr().add(at + i * way.row).cast::<f32>();
                             s.store_n(c, n, s.as_float(x));
@@ -577,11 +569,11 @@ impl Kernel for WayTile<'_> {
                 }
                 To::F32 { scale, col_scale, bias, c, .. } => {
                     let col_scale = columns(s, col_scale, j, n);
-                    let bias = maybe_columns(s, *bias, j, n);
+                    let bias = bias.map(|b| columns(s, &b[j..j + n], 0, n));
                     for i in 0..rows {
-                        let x = self.sum(s, v, i, offset, zeros);
                         let one = if let [one] = scale { *one } else { scale[self.rows.start + i] };
                         let scale = s.mul(s.splat(one), col_scale);
+                        let x = self.row(s, v, i, offset);
                         let mut y = s.mul(s.to_float(x), scale);
                         if let Some(b) = bias {
                             y = s.add(y, b);
@@ -600,32 +592,31 @@ impl Kernel for WayTile<'_> {
                     let low = s.splat((range.0 - zero) as f32);
                     let high = s.splat((range.1 - zero) as f32);
                     let zero = s.splat_i(*zero);
-                    // Many rows at a time: functions are called once for many elements.
+                    // All rows of the tile in one go: functions are called once for many elements.
                     let mut work = [0f32; WORK];
-                    let p = work.as_mut_ptr();
-                    let most = WORK / S::LANES;
-                    let mut from = 0;
-                    while from < rows {
-                        let count = most.min(rows - from);
-                        for i in 0..count {
-                            let x = self.sum(s, v, from + i, offset, zeros);
+                    for from in (0..self.rows.len()).step_by(WORK / S::LANES) {
+                        let rows = from..(from + WORK / S::LANES).min(self.rows.len());
+                        for i in rows.clone() {
+                            let x = self.row(s, v, i, offset);
                             let y = s.mul(s.to_float(s.add_i(x, bias)), scale);
-                            // SAFETY: the work holds `most` rows of a vector.
-                            unsafe { s.store(p.add(i * S::LANES), y) };
+                            // SAFETY: the work holds that many rows of a vector.
+                            unsafe { s.store(work.as_mut_ptr().add((i - from) * S::LANES), y) };
                         }
+                        let p = work.as_mut_ptr();
                         // SAFETY: that many elements were written.
-                        unsafe { apply(s, *activation, p, p, count * S::LANES) };
-                        for i in 0..count {
-                            // SAFETY: as above, for the work and for the result.
+                        unsafe { apply(s, *activation, p, p, rows.len() * S::LANES) };
+                        for i in rows {
+                            // SAFETY: as above; row `i` of the result has `n` elements from column
+                            // `j` on, which no other task writes.
                             unsafe {
-                                let y = s.mul(s.load(p.add(i * S::LANES)), inverse);
+                                let y = s.load(work.as_ptr().add((i - from) * S::LANES));
+                                let y = s.mul(y, inverse);
                                 let y = s.select(s.unordered(y, y), s.zero(), y);
                                 let y = s.to_int(s.max(s.min(y, high), low));
-                                let c = c.ptr().add(at + (from + i) * way.row);
+                                let c = c.ptr().add(at + i * way.row);
                                 store_bytes(s, c, s.add_i(y, zero), n);
                             }
                         }
-                        from += count;
                     }
                 }
                 To::Bytes { scale, bias, zero, range, c } => {
@@ -634,15 +625,13 @@ impl Kernel for WayTile<'_> {
                     let low = s.splat((range.0 - zero) as f32);
                     let high = s.splat((range.1 - zero) as f32);
                     let zero = s.splat_i(*zero);
-                    let offset = s.add_i(offset, bias);
                     for i in 0..rows {
-                        let x = self.sum(s, v, i, offset, zeros);
-                        let y = s.mul(s.to_float(x), scale);
+                        let x = self.row(s, v, i, offset);
+                        let y = s.mul(s.to_float(s.add_i(x, bias)), scale);
                         let y = s.to_int(s.max(s.min(y, high), low));
+                        let y = s.add_i(y, zero);
                         // SAFETY: as above.
-                        unsafe {
-                            store_bytes(s, c.ptr().add(at + i * way.row), s.add_i(y, zero), n)
-                        };
+                        unsafe { store_bytes(s, c.ptr().add(at + i * way.row), y, n) };
                     }
                 }
             }

@@ -41,24 +41,28 @@
 mod bf16;
 mod driver;
 mod f64;
+mod grouped;
 mod int8;
 mod int8_depthwise;
 pub(crate) mod micro;
 mod pack;
 pub(crate) mod units;
 
+pub(crate) use bf16::round_pair;
 pub use bf16::{PackedBf16, bf16_arch, dot_peak_bf16, gemm_bf16, gemm_bf16_scratch};
 
 pub use driver::{CHUNK, a_block, gemm, gemm_scratch};
 pub use f64::{Mat64, gemm_f64};
+pub use grouped::{PackedGroups, gemm_grouped};
 pub(crate) use int8::product_i8;
 pub use int8::{
     ByteMat, ByteOut, Bytes, PackedI8, Zeros, dot_peak_i8, gemm_i8, gemm_i8_scratch, int8_arch,
 };
 pub(crate) use int8_depthwise::{Depthwise, depthwise_i8};
-pub(crate) use pack::Aligned;
+pub(crate) use pack::{Aligned, Panels};
 pub use pack::{
-    PackedA, PackedARef, PackedB, PackedBRef, pack_a_into, pack_b_into, packed_a_len, packed_b_len,
+    PackedA, PackedARef, PackedB, PackedBRef, SharedFloats, pack_a_into, pack_b_into, packed_a_len,
+    packed_b_len,
 };
 
 use crate::elementwise::Unary;

@@ -7,6 +7,8 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use deepseek_kernels_cpu::blocked::lanes;
+use deepseek_kernels_cpu::conv::ConvShape;
 use deepseek_kernels_cpu::{Isa, Level, Parallel};
 
 /// Every level this machine has, those with matrix instructions among them.
@@ -122,4 +124,57 @@ impl Failures {
     pub fn finish(self) {
         assert!(self.0.is_empty(), "{} failures:\n{}", self.0.len(), self.0.join("\n"));
     }
+}
+
+/// Sums of the products, and of their magnitudes, in double precision.
+pub fn convolution(s: &ConvShape, x: &[f32], w: &[f32]) -> Vec<(f64, f64)> {
+    let [_, oh, ow] = s.output();
+    let [_, ih, iw] = s.input;
+    let [_, kh, kw] = s.kernel;
+    let (gi, go) = (s.in_channels / s.groups, s.out_channels / s.groups);
+    let mut all = vec![];
+    for i in 0..s.output_len() {
+        let (p, o) = (i % (oh * ow), i / (oh * ow) % s.out_channels);
+        let image = i / (oh * ow) / s.out_channels;
+        let (mut sum, mut size) = (0.0, 0.0);
+        for t in 0..gi * kh * kw {
+            let (c, ky, kx) = (t / (kh * kw), t / kw % kh, t % kw);
+            let y = (p / ow * s.stride[1] + ky * s.dilation[1]).wrapping_sub(s.pad_begin[1]);
+            let xx = (p % ow * s.stride[2] + kx * s.dilation[2]).wrapping_sub(s.pad_begin[2]);
+            if y < ih && xx < iw {
+                let channel = image * s.in_channels + o / go * gi + c;
+                let v =
+                    f64::from(x[(channel * ih + y) * iw + xx]) * f64::from(w[o * gi * kh * kw + t]);
+                (sum, size) = (sum + v, size + v.abs());
+            }
+        }
+        all.push((sum, size));
+    }
+    all
+}
+
+/// Images of `channels` and `plane` pixels with blocked channels; those that do not exist are NaN.
+pub fn block(isa: Isa, channels: usize, plane: usize, x: &[f32]) -> Vec<f32> {
+    let lanes = lanes(isa);
+    let blocks = channels.div_ceil(lanes);
+    let batch = x.len().checked_div(channels * plane).unwrap_or(0);
+    let mut y = vec![f32::NAN; batch * blocks * lanes * plane];
+    for (i, v) in x.iter().enumerate() {
+        let (image, c, p) = (i / plane / channels, i / plane % channels, i % plane);
+        y[((image * blocks + c / lanes) * plane + p) * lanes + c % lanes] = *v;
+    }
+    y
+}
+
+/// Images of `channels` and `plane` pixels whose channels were blocked.
+pub fn unblock(isa: Isa, channels: usize, plane: usize, x: &[f32]) -> Vec<f32> {
+    let lanes = lanes(isa);
+    let blocks = channels.div_ceil(lanes);
+    let batch = x.len().checked_div(blocks * lanes * plane).unwrap_or(0);
+    (0..batch * channels * plane)
+        .map(|i| {
+            let (image, c, p) = (i / plane / channels, i / plane % channels, i % plane);
+            x[((image * blocks + c / lanes) * plane + p) * lanes + c % lanes]
+        })
+        .collect()
 }

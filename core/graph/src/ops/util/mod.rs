@@ -12,6 +12,7 @@ mod shapes;
 mod small_ints;
 pub mod special;
 mod types;
+mod weights;
 mod window;
 
 pub use channels::{channels_as_planes, channels_second, channels_to_back, planes_as_channels};
@@ -31,6 +32,7 @@ pub(crate) use small_ints::{list_i64, order_keys, scalar_i64, with_contents};
 pub(crate) use types::{
     VARIES, collect_symbols, erase_shape, join, join_elements, one_element, replace_extents,
 };
+pub(crate) use weights::{expect_weights, widened};
 pub use window::{
     AutoPad, Row, TransposedWindow, Window, WindowAxis, for_each_row, kernel_dims, live_taps,
     pool_kernel,

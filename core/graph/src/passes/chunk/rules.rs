@@ -91,6 +91,7 @@ static RULES: &[(&str, Rule)] = &[
     ("LpNormalization", along_axis),
     ("MatMul", matmul),
     ("MatMulIntegerToFloat", integer_matmul),
+    ("MatMulNBits", matmul_nbits),
     ("Max", elementwise),
     ("MaxPool", per_image),
     ("Mean", elementwise),
@@ -309,6 +310,17 @@ fn quantised_rows(v: &View) -> Result<RowWise, String> {
     }
     let mut inputs = vec![v.rows(0)?];
     inputs.extend(v.constants(1));
+    Ok(v.same_op(inputs, false))
+}
+
+/// Rows by weights that are the same for all.
+fn matmul_nbits(v: &View) -> Result<RowWise, String> {
+    let (_, k) = v.output()?;
+    if k >= v.shape(0)?.len() {
+        return Err("the sum runs along a row".to_owned());
+    }
+    let mut inputs = vec![v.rows(0)?];
+    inputs.extend((1..v.node.inputs.len()).map(|i| v.whole(i)));
     Ok(v.same_op(inputs, false))
 }
 

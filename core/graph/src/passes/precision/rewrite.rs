@@ -24,7 +24,7 @@ const MOST_BIAS: f32 = (1 << 30) as f32;
 ///
 /// # Errors
 /// `NotFound` for a node that the graph does not have, `InvalidArgument` for one that is no
-/// candidate, `Unsupported` for a precision that has no operators yet, `InvalidArgument` if a vector
+/// candidate, `Unsupported` for bf16 and f16, which [`narrow_products`](super::super::narrow_products) gives, `InvalidArgument` if a vector
 /// of the assignment has another length than the channels that it is for.
 pub fn assign(graph: &Graph, assignment: &Assignment) -> Result<Graph> {
     let mut rewrite = Rewrite::new(graph, assignment, false)?;
@@ -87,7 +87,8 @@ fn check(graph: &Graph, assignment: &Assignment) -> Result<()> {
         ensure!(
             matches!(precision, Precision::F32 | Precision::Int8),
             Unsupported,
-            "precision '{precision}' (node '{name}') is not supported yet; use f32 or int8"
+            "node '{name}' cannot be assigned {precision}; assign f32 or int8, and give prepared graphs \
+             weights in bf16 or f16 with narrow_products"
         );
     }
     Ok(())

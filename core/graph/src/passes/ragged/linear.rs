@@ -139,6 +139,22 @@ impl Packer<'_> {
         Ok(values.into_iter().map(|v| v.map(class)).collect())
     }
 
+    /// Rows by weights that are the same for all sequences.
+    pub(super) fn matmul_nbits(&mut self, node: &Node, classes: &[Option<Class>]) -> Step<Class> {
+        let rank = self.shape(self.input(node, 0)?)?.len();
+        let l = self.rows(node, required(classes[0].clone())?)?;
+        if l.axes.contains(rank - 1) {
+            refuse!("it sums over batch or sequence");
+        }
+        let mut inputs = vec![Some(l.value)];
+        for (i, class) in classes.iter().enumerate().skip(1) {
+            inputs.push(class.as_ref().map(|_| self.whole(classes, i)).transpose()?);
+        }
+        let value = self.emit(node, node.op.clone(), &inputs)?[0];
+        let Some(value) = value else { refuse!("nothing reads it") };
+        Ok(Class::Lead(Lead { value, pad: Span::UNKNOWN, ..l }))
+    }
+
     pub(super) fn gemm(&mut self, node: &Node, classes: &[Option<Class>]) -> Step<Class> {
         let rank = self.shape(self.input(node, 0)?)?.len();
         let l = self.rows(node, required(classes[0].clone())?)?;

@@ -46,6 +46,7 @@ impl Packer<'_> {
             "GatherElements" => self.gather_elements(node, &classes).map(one),
             "GatherND" => self.gather_nd(node, &classes).map(one),
             "MatMul" => self.matmul(node, &classes).map(one),
+            "MatMulNBits" => self.matmul_nbits(node, &classes).map(one),
             "Gemm" => self.gemm(node, &classes).map(one),
             "FusedMatMul" => self.fused_matmul(node, &classes).map(one),
             "MatMulIntegerToFloat" => self.integer_matmul(node, &classes).map(one),

@@ -115,6 +115,32 @@ pub fn matmul_integer_to_float(c: &mut Call) -> Result<Outputs> {
     c.last("MatMulIntegerToFloat", none(), &inputs)
 }
 
+/// MatMulNBits. How exact the products must be is at least what was asked for: they are those of `f32`.
+pub fn matmul_nbits(c: &mut Call) -> Result<Outputs> {
+    let (k, n): (i64, i64) = (c.need("K")?, c.need("N")?);
+    let bits = c.take("bits")?.unwrap_or(4i64);
+    let block_size: i64 = c.need("block_size")?;
+    c.take::<i64>("accuracy_level")?;
+    let prepacked: i64 = c.take("weight_prepacked")?.unwrap_or(0);
+    if prepacked != 0 {
+        bail!(Unsupported, "weights packed for one kernel (weight_prepacked = {prepacked})");
+    }
+    if c.opt(4).is_some() {
+        bail!(Unsupported, "an order of groups (g_idx); export without it");
+    }
+    let q = c.input(1)?;
+    let rows = c.shape(q, "the weights")?.first().and_then(deepseek_graph::Dim::as_const);
+    if rows != Some(n) {
+        bail!(ShapeMismatch, "N is {n}, but the weights have {rows:?} rows");
+    }
+    let attrs = none().with("bits", bits).with("block_size", block_size).with("k", k);
+    let mut inputs = vec![Some(c.input(0)?), Some(q), Some(c.input(2)?), c.opt(3), c.opt(5)];
+    while inputs.last().is_some_and(Option::is_none) {
+        inputs.pop();
+    }
+    c.last("MatMulNBits", attrs, &inputs)
+}
+
 /// DynamicQuantizeMatMul: A is quantised on the way.
 pub fn dynamic_quantize_matmul(c: &mut Call) -> Result<Outputs> {
     let a = c.emit("DynamicQuantizeLinear", none(), &[Some(c.input(0)?)], 3)?;

@@ -1,6 +1,6 @@
 //! Micro-kernels on tile registers: 2 × 2 tiles of 16 × 16 sums.
 
-use super::{Dot, Tile};
+use super::{Dot, LINE_UNITS, Tile};
 use crate::{Isa, Level};
 use std::arch::asm;
 
@@ -22,7 +22,7 @@ static CONFIG: Config = {
 
 /// The configuration of this thread's tiles, until dropped. Tiles are the caller's to save, and
 /// whatever the system saves of them costs time, so no task leaves them in use.
-pub(super) struct Tiles(());
+pub(crate) struct Tiles(());
 
 impl Tiles {
     pub(super) fn new(isa: Isa) -> Self {
@@ -50,33 +50,27 @@ macro_rules! tiles_of {
         /// # Safety
         /// Tiles are configured and the pointers reach 32 rows of A and of sums.
         unsafe fn $two(t: Tile) {
-            // SAFETY: reads rows of 64 bytes of A `a_row` apart and of B 128 apart, reads (if
-            // it accumulates) and writes rows of 64 bytes of the sums, as the caller promises.
+            // SAFETY: reads the lines of rows of A and rows of 64 bytes of B 128 apart, and writes
+            // rows of 64 bytes of the sums, as the caller promises.
             unsafe {
                 asm!(
-                    "test {acc:e}, {acc:e}",
-                    "jnz 3f",
                     "tilezero tmm0",
                     "tilezero tmm1",
                     "tilezero tmm2",
                     "tilezero tmm3",
-                    "jmp 4f",
-                    "3:",
-                    "tileloadd tmm0, [{c} + {cs}*1]",
-                    "tileloadd tmm1, [{c} + {cs}*1 + 64]",
-                    "tileloadd tmm2, [{c} + {cs}*1 + 2048]",
-                    "tileloadd tmm3, [{c} + {cs}*1 + 2112]",
                     "4:",
+                    "mov {p}, [{o}]",
+                    "lea {p2}, [{a2} + {p}]",
+                    "add {p}, {a}",
                     "tileloadd tmm6, [{b} + {cs}*1]",
-                    "tileloadd tmm4, [{a} + {s}*1]",
-                    "tileloadd tmm7, [{b} + {cs}*1 + 64]",
-                    "tileloadd tmm5, [{a2} + {s}*1]",
+                    "tileloadd tmm4, [{p} + {s}*1]",
                     concat!($dot, " tmm0, tmm4, tmm6"),
+                    "tileloadd tmm7, [{b} + {cs}*1 + 64]",
                     concat!($dot, " tmm1, tmm4, tmm7"),
+                    "tileloadd tmm5, [{p2} + {s}*1]",
                     concat!($dot, " tmm2, tmm5, tmm6"),
                     concat!($dot, " tmm3, tmm5, tmm7"),
-                    "add {a}, 64",
-                    "add {a2}, 64",
+                    "add {o}, 8",
                     "add {b}, 2048",
                     "dec {n}",
                     "jnz 4b",
@@ -84,14 +78,16 @@ macro_rules! tiles_of {
                     "tilestored [{c} + {cs}*1 + 64], tmm1",
                     "tilestored [{c} + {cs}*1 + 2048], tmm2",
                     "tilestored [{c} + {cs}*1 + 2112], tmm3",
-                    a = inout(reg) t.a => _,
-                    a2 = inout(reg) t.a.wrapping_add(16 * t.a_row) => _,
+                    a = in(reg) t.a[0],
+                    a2 = in(reg) t.a[1],
+                    p = out(reg) _,
+                    p2 = out(reg) _,
+                    o = inout(reg) t.offsets => _,
                     s = in(reg) t.a_row,
                     b = inout(reg) t.b => _,
                     c = in(reg) t.c,
                     cs = in(reg) 128usize,
-                    n = inout(reg) t.units / 16 => _,
-                    acc = in(reg) u32::from(t.accumulate),
+                    n = inout(reg) t.units / LINE_UNITS => _,
                     out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
                     out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
                     options(nostack),
@@ -107,33 +103,30 @@ macro_rules! tiles_of {
             // SAFETY: as above, for half the rows.
             unsafe {
                 asm!(
-                    "test {acc:e}, {acc:e}",
-                    "jnz 3f",
                     "tilezero tmm0",
                     "tilezero tmm1",
-                    "jmp 4f",
-                    "3:",
-                    "tileloadd tmm0, [{c} + {cs}*1]",
-                    "tileloadd tmm1, [{c} + {cs}*1 + 64]",
                     "4:",
+                    "mov {p}, [{o}]",
+                    "add {p}, {a}",
                     "tileloadd tmm6, [{b} + {cs}*1]",
-                    "tileloadd tmm4, [{a} + {s}*1]",
-                    "tileloadd tmm7, [{b} + {cs}*1 + 64]",
+                    "tileloadd tmm4, [{p} + {s}*1]",
                     concat!($dot, " tmm0, tmm4, tmm6"),
+                    "tileloadd tmm7, [{b} + {cs}*1 + 64]",
                     concat!($dot, " tmm1, tmm4, tmm7"),
-                    "add {a}, 64",
+                    "add {o}, 8",
                     "add {b}, 2048",
                     "dec {n}",
                     "jnz 4b",
                     "tilestored [{c} + {cs}*1], tmm0",
                     "tilestored [{c} + {cs}*1 + 64], tmm1",
-                    a = inout(reg) t.a => _,
+                    a = in(reg) t.a[0],
+                    p = out(reg) _,
+                    o = inout(reg) t.offsets => _,
                     s = in(reg) t.a_row,
                     b = inout(reg) t.b => _,
                     c = in(reg) t.c,
                     cs = in(reg) 128usize,
-                    n = inout(reg) t.units / 16 => _,
-                    acc = in(reg) u32::from(t.accumulate),
+                    n = inout(reg) t.units / LINE_UNITS => _,
                     out("tmm0") _, out("tmm1") _, out("tmm4") _, out("tmm6") _, out("tmm7") _,
                     options(nostack),
                 );

@@ -8,10 +8,12 @@
 //! | `AmxBytes` | four bytes; A may have a sign | 32 × 32 |
 //! | `Avx512Bf16`, `AmxBf16` | two bf16 | 12 × 32, 32 × 32 |
 //!
-//! B is packed once as panels `[units][NR]`. A is packed by each task for its block of rows, as
-//! panels `[units][MR]`, or, for tiles, as rows; tiles also read rows of the operand itself where
-//! these are whole units. Sums go through a small buffer to a [`Finish`], which turns them into
-//! what the caller wants while they are in the cache.
+//! Sixteen units of a row are a *line*, as long as a line of the cache. B is packed once as panels
+//! `[units][NR]`. Rows of A are copied as panels `[lines][MR]`: by each task for its own rows, or, where B
+//! is large, once for all tasks, which then have columns of their own. Tiles also read rows of the operand
+//! itself where these are whole lines. A micro-kernel takes the place of each line from a table of offsets, so
+//! that convolutions read lines of an image in the order of their taps. Sums go through a small
+//! buffer to a [`Finish`], which turns them into what the caller wants while they are in the cache.
 
 #[cfg(target_arch = "x86_64")]
 mod amx;
@@ -43,30 +45,36 @@ pub(crate) enum Dot {
 /// One step of a micro-kernel: a block of A by a panel of B.
 #[derive(Copy, Clone)]
 pub(crate) struct Tile {
-    /// A at its first unit: a panel, or rows `a_row` bytes apart.
-    a: *const u8,
-    a_row: usize,
+    /// A at its first row and, for tiles, at row 16.
+    pub a: [*const u8; 2],
+    /// Bytes between rows of A: those of a line, or, for tiles, any number.
+    pub a_row: usize,
+    /// Where each line of a row is, in bytes from its first.
+    pub offsets: *const usize,
     /// Rows that count, at most `MR`.
-    rows: usize,
-    b: *const u8,
+    pub rows: usize,
+    /// B at its first unit.
+    pub b: *const u8,
     /// Units to walk; a multiple of 16 for tiles.
-    units: usize,
+    pub units: usize,
     /// Sums, in rows of `NR`.
-    c: *mut i32,
-    /// Add to the sums instead of overwriting them.
-    accumulate: bool,
+    pub c: *mut i32,
 }
 
-/// Units that a tile of the AMX walks at a time: with these, a panel of B, and the sums of a block
-/// of rows, stay in the first-level cache.
-const AMX_BLOCK: usize = 128;
-/// Units of one tile register.
-const AMX_UNITS: usize = 16;
-/// Bytes of A that a task packs at a time.
-const A_BYTES: usize = 384 << 10;
-/// Rows of A in one task, at most.
-const A_ROWS: usize = 192;
-const AMX_A_ROWS: usize = 128;
+/// Bytes and units of a line.
+pub(crate) const LINE: usize = 64;
+pub(crate) const LINE_UNITS: usize = 16;
+/// Bytes of A that a task copies for itself.
+const OWN_BYTES: usize = 256 << 10;
+/// Rows of A that a task copies for itself, at most.
+const OWN_ROWS: usize = 384;
+/// Bytes and rows of A that are copied for all tasks.
+const SHARED_BYTES: usize = 1 << 20;
+const SHARED_ROWS: usize = 768;
+/// Bytes of B from which on tasks share A.
+const LARGE_B: usize = 256 << 10;
+/// Columns up to which rows of the operand itself are read.
+const DIRECT_COLUMNS: usize = 256;
 /// Multiply-adds below which a task is not worth handing out.
 const TASK_MACS: usize = 1 << 21;
 /// Tasks for each of several threads, so that they end together.
@@ -103,11 +111,11 @@ impl Dot {
     /// Units that `k` terms are padded to.
     pub(crate) fn units(self, k: usize) -> usize {
         let units = k.div_ceil(self.terms());
-        if self.rows() { units.next_multiple_of(AMX_UNITS) } else { units }
+        if self.tiles() { units.next_multiple_of(LINE_UNITS) } else { units }
     }
 
-    /// Whether A is read as rows.
-    fn rows(self) -> bool {
+    /// Whether the sums of a micro-kernel are in tile registers.
+    pub(crate) fn tiles(self) -> bool {
         match self {
             #[cfg(target_arch = "x86_64")]
             Dot::AmxBytes { .. } | Dot::AmxBf16 => true,
@@ -127,7 +135,7 @@ impl Dot {
     /// # Safety
     /// The pointers of `t` reach what its fields say, `isa` has the instruction, and for tiles the
     /// configuration is loaded.
-    unsafe fn run(self, isa: Isa, t: Tile) {
+    pub(crate) unsafe fn run(self, isa: Isa, t: Tile) {
         // SAFETY: passed on to the caller.
         unsafe {
             match self {
@@ -146,41 +154,100 @@ impl Dot {
         }
     }
 
-    /// Rows of A that a task takes at most.
-    fn block_rows(self, isa: Isa, units: usize) -> usize {
-        let mr = self.tile(isa).0;
-        let most = if self.rows() { AMX_A_ROWS } else { A_ROWS };
-        (A_BYTES / (4 * units).max(1)).clamp(mr, most) / mr * mr
+    /// Configures the tiles of this thread, if this needs them, until the result is dropped.
+    #[cfg(target_arch = "x86_64")]
+    pub(crate) fn configure(self, isa: Isa) -> Option<amx::Tiles> {
+        self.tiles().then(|| amx::Tiles::new(isa))
     }
 
-    /// Bytes between packed rows of A: one line more than the units, so that rows do not fall into
-    /// the same sets of the cache.
-    fn row_bytes(units: usize) -> usize {
-        4 * units + 64
+    /// Nothing to configure.
+    #[cfg(not(target_arch = "x86_64"))]
+    pub(crate) fn configure(self, _: Isa) {}
+}
+
+/// How the scratch of a product is cut; a function of its depth and the threads.
+#[derive(Copy, Clone)]
+struct Layout {
+    mr: usize,
+    nr: usize,
+    units: usize,
+    lines: usize,
+    /// Rows of A that a task copies for itself, and that are copied for all.
+    own: usize,
+    shared: usize,
+    /// Floats of the table of offsets, of the sums of a task and of one row of A.
+    offsets: usize,
+    sums: usize,
+    row: usize,
+}
+
+/// Floats of the sums of a task: of two calls of a micro-kernel.
+pub(crate) fn sums(mr: usize, nr: usize) -> usize {
+    2 * mr * nr
+}
+
+fn whole_lines(floats: usize) -> usize {
+    floats.next_multiple_of(LINE / size_of::<f32>())
+}
+
+impl Layout {
+    fn new(isa: Isa, dot: Dot, k: usize) -> Layout {
+        let (mr, nr) = dot.tile(isa);
+        let units = dot.units(k);
+        let lines = units.div_ceil(LINE_UNITS);
+        let rows =
+            |bytes: usize, most: usize| (bytes / (lines * LINE).max(1)).clamp(mr, most) / mr * mr;
+        let word = size_of::<usize>() / size_of::<f32>();
+        Layout {
+            mr,
+            nr,
+            units,
+            lines,
+            own: rows(OWN_BYTES, OWN_ROWS),
+            shared: rows(SHARED_BYTES, SHARED_ROWS),
+            offsets: whole_lines(word * (lines)),
+            sums: whole_lines(sums(mr, nr)),
+            row: whole_lines(k * dot.element() / size_of::<f32>() + 1),
+        }
     }
 
-    /// Floats of scratch of one task: A, the sums, the sums of rows, one row.
-    fn work(self, isa: Isa, k: usize) -> [usize; 4] {
-        let units = self.units(k);
-        let (mr, nr) = self.tile(isa);
-        let rows = self.block_rows(isa, units);
-        let a = if self.rows() { Dot::row_bytes(units) / 4 } else { units };
-        let sums = if self.rows() { rows * nr } else { mr * nr };
-        let line = |floats: usize| floats.next_multiple_of(16);
-        [line(rows * a), line(sums), line(rows), line(k * self.element() / 4 + 1)]
+    /// Floats of so many rows of A and their sums.
+    fn left(&self, rows: usize) -> [usize; 2] {
+        [rows * self.lines * LINE / size_of::<f32>(), whole_lines(rows)]
+    }
+
+    /// Floats of scratch that a task has.
+    fn each(&self, own: bool) -> usize {
+        let [a, row_sums] = self.left(if own { self.own } else { 0 });
+        a + row_sums + self.sums + self.row
+    }
+
+    fn scratch(&self, par: &dyn Parallel) -> usize {
+        let slots = Slots::count(par);
+        let [a, row_sums] = self.left(self.shared);
+        let most = (a + row_sums + slots * self.each(false)).max(slots * self.each(true));
+        // One line more, to begin at one.
+        self.offsets + most + LINE / size_of::<f32>()
     }
 }
 
 /// Floats of scratch that [`run`] needs. It does not depend on the number of rows.
 pub(crate) fn scratch(isa: Isa, par: &dyn Parallel, dot: Dot, k: usize) -> usize {
-    // One line more, to begin at one.
-    Slots::count(par) * dot.work(isa, k).iter().sum::<usize>() + 16
+    Layout::new(isa, dot, k).scratch(par)
 }
 
 /// Where rows of the left operand come from, as the bytes of their `k` elements.
 pub(crate) trait Left: Sync {
     /// The bytes of row `r`: the operand's own or put into `work`, which is as long.
     fn row<'a>(&'a self, r: usize, work: &'a mut [u8]) -> &'a [u8];
+
+    /// Writes row `r` as lines, `step` bytes apart, and says so, if there is a shorter way than by `row`.
+    ///
+    /// # Safety
+    /// `to` reaches the lines of a row that far apart.
+    unsafe fn lines(&self, _r: usize, _to: *mut u8, _step: usize) -> bool {
+        false
+    }
 
     /// The first row and the bytes between rows, if all bytes of a row lie together.
     fn direct(&self) -> Option<(*const u8, usize)> {
@@ -232,27 +299,30 @@ pub(crate) fn panels_len(isa: Isa, dot: Dot, k: usize, n: usize) -> usize {
 /// bits.
 pub(crate) fn pack_panels(
     isa: Isa,
+    par: &dyn Parallel,
     dot: Dot,
     k: usize,
     n: usize,
-    at: impl Fn(usize, usize) -> u32,
+    at: impl Fn(usize, usize) -> u32 + Sync,
 ) -> Aligned {
     let (nr, units, terms) = (dot.tile(isa).1, dot.units(k), dot.terms());
     let bits = 32 / terms;
     let mut out = Aligned::zeroed(panels_len(isa, dot, k, n));
-    let panels = out.as_mut_slice().chunks_exact_mut((nr * units).max(1));
-    for (p, panel) in panels.enumerate() {
+    let all = Shared::new(out.as_mut_slice());
+    let pack = |p: usize| {
+        // SAFETY: there are `NR` times `units` floats for each panel, and tasks have panels of their own.
+        let panel = unsafe { all.part(p * nr * units, nr * units) };
         let cols = nr.min(n - p * nr);
         for (u, row) in panel.chunks_exact_mut(nr).enumerate() {
-            for (j, to) in row.iter_mut().enumerate().take(cols) {
-                let mut unit = 0u32;
-                for t in 0..terms.min(k.saturating_sub(u * terms)) {
-                    unit |= at(u * terms + t, p * nr + j) << (t * bits);
+            for t in 0..terms.min(k.saturating_sub(u * terms)) {
+                for (j, to) in row.iter_mut().enumerate().take(cols) {
+                    let unit = at(u * terms + t, p * nr + j) << (t * bits);
+                    *to = f32::from_bits(to.to_bits() | unit);
                 }
-                *to = f32::from_bits(unit);
             }
         }
-    }
+    };
+    par.run(if units == 0 { 0 } else { n.div_ceil(nr) }, &pack);
     out
 }
 
@@ -270,221 +340,330 @@ pub(crate) fn run(
     if p.m == 0 || p.n == 0 {
         return;
     }
-    let need = self::scratch(isa, par, p.dot, p.k);
+    let layout = Layout::new(isa, p.dot, p.k);
+    let need = layout.scratch(par);
     assert!(scratch.len() >= need, "the scratch holds {} floats, needs {need}", scratch.len());
     assert!(p.b.len() >= panels_len(isa, p.dot, p.k, p.n), "B is shorter than its panels");
-    let at = scratch.as_ptr().align_offset(64).min(16);
-    let work = p.dot.work(isa, p.k);
-    let slots = Slots::new(par, &mut scratch[at..], work.iter().sum());
-    let tasks = Tasks::new(isa, p, par.threads());
-    let body = |t: usize| {
-        let (rows, panels) = tasks.get(t);
-        slots.with(|floats| {
-            let (a, rest) = floats.split_at_mut(work[0]);
-            let (sums, rest) = rest.split_at_mut(work[1]);
-            let (row_sums, row) = rest.split_at_mut(work[2]);
-            let block = Block {
-                isa,
-                p,
-                finish,
-                a: Shared::new(a).ptr().cast(),
-                sums: Shared::new(sums).ptr().cast(),
-                row_sums: Shared::new(row_sums).ptr().cast(),
-                row: Shared::new(row).ptr().cast(),
-            };
-            #[cfg(target_arch = "x86_64")]
-            let _tiles = p.dot.rows().then(|| amx::Tiles::new(isa));
-            // SAFETY: the parts of the scratch are as long as `work` says, which is what a block of
-            // `block_rows` needs; tasks own different elements of the result.
-            unsafe { block.run(rows, panels) };
-        });
-    };
-    match tasks.count {
-        1 => body(0),
-        count => par.run(count, &body),
+    let at = scratch.as_ptr().align_offset(LINE).min(LINE / size_of::<f32>());
+    let (offsets, rest) = scratch[at..].split_at_mut(layout.offsets);
+    let direct = direct(p, &layout);
+    let step = if direct.is_some() { LINE } else { layout.mr * LINE };
+    let offsets = Shared::new(offsets).ptr().cast::<usize>();
+    for line in 0..layout.lines {
+        // SAFETY: this part of the scratch begins at a line of the cache and has a word for each.
+        unsafe { offsets.add(line).write(line * step) };
+    }
+    let driver = Driver { isa, p, finish, layout, offsets: Shared::of(offsets), direct };
+    match 4 * p.b.len() <= LARGE_B || direct.is_some() {
+        true => driver.by_rows(par, rest),
+        false => driver.by_columns(par, rest),
     }
 }
 
-/// Blocks of rows by ranges of panels. How they are cut does not change a result.
-struct Tasks {
-    count: usize,
-    rows: usize,
-    row_step: usize,
-    panels: usize,
-    panel_step: usize,
-    row_tasks: usize,
+/// The operand itself, where a micro-kernel can read its rows: the first and the bytes between them.
+fn direct(p: &Product<'_>, layout: &Layout) -> Option<(*const u8, usize)> {
+    p.left.direct().filter(|&(first, step)| {
+        // Whole tiles, whose rows are lines of the cache, but not of one set of it.
+        p.dot.tiles()
+            && p.flip == 0
+            && p.k * p.dot.element() == LINE * layout.lines
+            && p.m.is_multiple_of(LINE_UNITS)
+            && p.n <= DIRECT_COLUMNS
+            && first.addr().is_multiple_of(LINE)
+            && step.is_multiple_of(LINE)
+            && !step.is_multiple_of(2048)
+    })
 }
 
-impl Tasks {
-    fn new(isa: Isa, p: &Product<'_>, threads: usize) -> Tasks {
-        let (mr, nr) = p.dot.tile(isa);
-        let most = p.dot.block_rows(isa, p.dot.units(p.k));
-        let panels = p.n.div_ceil(nr);
-        let macs = p.m.saturating_mul(p.n).saturating_mul(p.k);
-        let want = if threads > 1 { (macs / TASK_MACS).clamp(1, TASKS_EACH * threads) } else { 1 };
-        // Equal blocks of whole tiles.
-        let blocks = p.m.div_ceil(most);
-        let row_step = p.m.div_ceil(blocks).next_multiple_of(mr).min(most);
-        let row_tasks = p.m.div_ceil(row_step);
-        let panel_tasks = want.div_ceil(row_tasks).min(panels.div_ceil(2)).max(1);
-        let panel_step = panels.div_ceil(panel_tasks);
-        let panel_tasks = panels.div_ceil(panel_step);
-        Tasks { count: row_tasks * panel_tasks, rows: p.m, row_step, panels, panel_step, row_tasks }
-    }
-
-    fn get(&self, t: usize) -> (std::ops::Range<usize>, std::ops::Range<usize>) {
-        let (r, p) = (t % self.row_tasks * self.row_step, t / self.row_tasks * self.panel_step);
-        (r..(r + self.row_step).min(self.rows), p..(p + self.panel_step).min(self.panels))
-    }
-}
-
-/// One task and its scratch.
-struct Block<'a> {
+/// A product on its way.
+struct Driver<'a> {
     isa: Isa,
     p: &'a Product<'a>,
     finish: &'a dyn Finish,
-    a: *mut u8,
+    layout: Layout,
+    offsets: Shared<usize>,
+    direct: Option<(*const u8, usize)>,
+}
+
+// SAFETY: the pointer is to the left operand, which is shared and only read.
+unsafe impl Sync for Driver<'_> {}
+
+/// Scratch of a task.
+#[derive(Copy, Clone)]
+struct Work {
     sums: *mut i32,
-    row_sums: *mut i32,
     row: *mut u8,
 }
 
-impl Block<'_> {
-    /// # Safety
-    /// The scratch is as long as [`Dot::work`] says, `rows` are at most [`Dot::block_rows`], and no
-    /// other task has these rows and panels.
-    unsafe fn run(&self, rows: std::ops::Range<usize>, panels: std::ops::Range<usize>) {
-        let (p, dot) = (self.p, self.p.dot);
-        let (mr, nr) = dot.tile(self.isa);
-        let units = dot.units(p.k);
-        // SAFETY: as the caller promises.
-        let (a, a_row) = unsafe { self.left(rows.clone(), units) };
-        let step = if dot.rows() { AMX_BLOCK } else { units.max(1) };
-        for panel in panels {
-            let b = p.b[panel * nr * units..][..nr * units].as_ptr().cast::<u8>();
-            let cols = panel * nr..p.n.min((panel + 1) * nr);
-            let mut from = 0;
-            loop {
-                let some = step.min(units - from);
-                let last = from + some == units;
-                for i in (0..rows.len()).step_by(mr) {
-                    let count = mr.min(rows.len() - i);
-                    // SAFETY: the panel or rows of A begin at row `i` and have all units; a
-                    // panel of B has `NR` of them a unit; the sums have `NR` for each row of
-                    // the block, or one tile where K is walked at once.
-                    unsafe {
-                        let sums = self.sums.add(if dot.rows() { i * nr } else { 0 });
-                        let a = if dot.rows() {
-                            a.add(i * a_row + 4 * from)
-                        } else {
-                            a.add(4 * (i * units + mr * from))
-                        };
-                        let b = b.add(4 * nr * from);
-                        let accumulate = from > 0;
-                        let t = Tile { a, a_row, rows: count, b, units: some, c: sums, accumulate };
-                        dot.run(self.isa, t);
-                        if last {
-                            let at = rows.start + i;
-                            let row_sums = self.row_sums.add(i);
-                            self.finish.tile(
-                                self.isa,
-                                at..at + count,
-                                cols.clone(),
-                                sums,
-                                row_sums,
-                            );
-                        }
-                    }
+/// Rows of A as a micro-kernel reads them, and the sums of rows, from row `first` on.
+#[derive(Copy, Clone)]
+struct Rows {
+    first: usize,
+    a: *const u8,
+    row_sums: *const i32,
+}
+
+// How a product is cut does not change a result: each sum is made in the order of K.
+impl Driver<'_> {
+    /// Parts of the work that are worth handing out.
+    fn want(&self, par: &dyn Parallel, rows: usize) -> usize {
+        let macs = rows.saturating_mul(self.p.n).saturating_mul(self.p.k);
+        match par.threads() {
+            1 => 1,
+            threads => (macs / TASK_MACS).clamp(1, TASKS_EACH * threads),
+        }
+    }
+
+    /// Tasks of rows, which copy what they need.
+    fn by_rows(&self, par: &dyn Parallel, scratch: &mut [f32]) {
+        let (m, layout) = (self.p.m, &self.layout);
+        let blocks = m.div_ceil(layout.own).max(self.want(par, m));
+        let step = m.div_ceil(blocks).next_multiple_of(layout.mr).min(layout.own);
+        let [a, row_sums] = layout.left(layout.own);
+        let slots = Slots::new(par, scratch, layout.each(true));
+        all(par, m.div_ceil(step), &|t| {
+            let rows = t * step..m.min((t + 1) * step);
+            slots.with(|floats| {
+                let (a, rest) = floats.split_at_mut(a);
+                let (row_sums, rest) = rest.split_at_mut(row_sums);
+                let work = self.work(rest);
+                let (a, row_sums) =
+                    (Shared::new(a).ptr().cast(), Shared::new(row_sums).ptr().cast());
+                // SAFETY: the parts of the scratch have the lengths of the layout, which suit
+                // `own` rows; tasks own different rows of the result.
+                unsafe {
+                    self.copy(rows.clone(), a, row_sums, work.row);
+                    let a = match self.direct {
+                        Some((first, step)) => first.wrapping_add(rows.start * step),
+                        None => a.cast_const(),
+                    };
+                    let left = Rows { first: rows.start, a, row_sums };
+                    self.multiply(left, rows, 0..self.p.n.div_ceil(layout.nr), work);
                 }
-                from += some;
-                if last {
-                    break;
+            });
+        });
+    }
+
+    /// Blocks of rows that are copied for all tasks, which have columns of their own.
+    fn by_columns(&self, par: &dyn Parallel, scratch: &mut [f32]) {
+        let (m, layout) = (self.p.m, &self.layout);
+        let [a, row_sums] = layout.left(layout.shared);
+        let (a, rest) = scratch.split_at_mut(a);
+        let (row_sums, rest) = rest.split_at_mut(row_sums);
+        let (a, row_sums) = (Shared::new(a), Shared::new(row_sums));
+        let slots = Slots::new(par, rest, layout.each(false));
+        let panels = self.p.n.div_ceil(layout.nr);
+        for start in (0..m).step_by(layout.shared) {
+            let rows = start..m.min(start + layout.shared);
+            // Copying is worth handing out from some rows on.
+            let want = (rows.len() * layout.lines).div_ceil(1024).min(4 * par.threads());
+            let step = rows.len().div_ceil(want.max(1)).next_multiple_of(layout.mr);
+            all(par, rows.len().div_ceil(step), &|t| {
+                let from = t * step;
+                let some = start + from..rows.end.min(start + from + step);
+                slots.with(|floats| {
+                    let to = a.ptr().cast::<u8>().wrapping_add(from * layout.lines * LINE);
+                    let sums = row_sums.ptr().cast::<i32>().wrapping_add(from);
+                    // SAFETY: the shared part has room for `shared` rows; tasks copy whole panels of
+                    // their own.
+                    unsafe { self.copy(some, to, sums, self.work(floats).row) };
+                });
+            });
+            let want = self.want(par, rows.len()).min(panels.div_ceil(2)).max(1);
+            let step = panels.div_ceil(want);
+            all(par, panels.div_ceil(step), &|t| {
+                slots.with(|floats| {
+                    let (a, row_sums) = (a.ptr().cast(), row_sums.ptr().cast());
+                    let left = Rows { first: start, a, row_sums };
+                    let columns = t * step..panels.min((t + 1) * step);
+                    // SAFETY: all rows are copied; tasks own different columns of the result.
+                    unsafe { self.multiply(left, rows.clone(), columns, self.work(floats)) };
+                });
+            });
+        }
+    }
+
+    /// The end of a task's scratch.
+    fn work(&self, floats: &mut [f32]) -> Work {
+        let (sums, row) = floats.split_at_mut(self.layout.sums);
+        Work { sums: Shared::new(sums).ptr().cast(), row: Shared::new(row).ptr().cast() }
+    }
+
+    /// Copies `rows` of A as panels, and sums them if that is asked for.
+    ///
+    /// # Safety
+    /// `to` and `row_sums` have room for the rows in whole panels, `row` for one row as it comes; no other
+    /// task has these places.
+    unsafe fn copy(
+        &self,
+        rows: std::ops::Range<usize>,
+        to: *mut u8,
+        row_sums: *mut i32,
+        row: *mut u8,
+    ) {
+        let (p, Layout { mr, lines, .. }) = (self.p, self.layout);
+        // SAFETY: as the caller promises.
+        let row = unsafe { std::slice::from_raw_parts_mut(row, p.k * p.dot.element()) };
+        if self.direct.is_some() && !p.row_sums {
+            return;
+        }
+        for (i, r) in rows.enumerate() {
+            // A panel has `lines` times `MR` lines, of which row `i` has every `MR`-th.
+            let to = to.wrapping_add((i / mr * mr * lines + i % mr) * LINE);
+            // SAFETY: as above; there is one sum for each row.
+            unsafe {
+                if !p.row_sums && p.left.lines(r, to, mr * LINE) {
+                    continue;
+                }
+                let src = p.left.row(r, row);
+                if p.row_sums {
+                    row_sums.add(i).write(sum_bytes(p.dot, p.flip, src));
+                }
+                if self.direct.is_none() {
+                    write_lines(p.dot, p.flip, src, to, mr * LINE, lines);
                 }
             }
         }
     }
 
-    /// The block of A: where it is, and bytes between its rows if these are rows.
+    /// The result's `rows` and panels of columns.
     ///
     /// # Safety
-    /// As for [`run`](Block::run).
-    unsafe fn left(&self, rows: std::ops::Range<usize>, units: usize) -> (*const u8, usize) {
-        let (p, dot) = (self.p, self.p.dot);
-        let mr = dot.tile(self.isa).0;
-        let bytes = p.k * dot.element();
-        // SAFETY: `work` keeps room for the bytes of one row.
-        let row = unsafe { std::slice::from_raw_parts_mut(self.row, bytes) };
-        let direct = p.left.direct().filter(|&(first, step)| {
-            // A whole number of tiles, whose rows are lines of the cache, but not of one set of it.
-            dot.rows()
-                && bytes == 4 * units
-                && rows.len().is_multiple_of(AMX_UNITS)
-                && first.addr().is_multiple_of(64)
-                && step.is_multiple_of(64)
-                && !step.is_multiple_of(2048)
-        });
-        if p.row_sums {
-            for (i, r) in rows.clone().enumerate() {
-                let sum = sum_bytes(dot, p.flip, p.left.row(r, row));
-                // SAFETY: there is one sum for each row of a block.
-                unsafe { self.row_sums.add(i).write(sum) };
+    /// `left` has these rows, in panels if they were copied; the scratch is as long as the layout says;
+    /// no other task has these elements of the result.
+    unsafe fn multiply(
+        &self,
+        left: Rows,
+        rows: std::ops::Range<usize>,
+        panels: std::ops::Range<usize>,
+        work: Work,
+    ) {
+        let (p, dot, isa) = (self.p, self.p.dot, self.isa);
+        let Layout { mr, nr, units, lines, .. } = self.layout;
+        let (a_row, a_panel) = match self.direct {
+            Some((_, step)) => (step, mr * step),
+            None => (LINE, mr * lines * LINE),
+        };
+        let _tiles = dot.configure(isa);
+        for panel in panels {
+            let cols = panel * nr..p.n.min((panel + 1) * nr);
+            let panel = Panel {
+                isa,
+                dot,
+                offsets: self.offsets.ptr(),
+                a_row,
+                b: p.b[panel * nr * units..][..nr * units].as_ptr().cast(),
+                units,
+                sums: work.sums,
+            };
+            let at = |i: usize| {
+                let a = left.a.wrapping_add((rows.start - left.first + i) / mr * a_panel);
+                [a, a.wrapping_add(LINE_UNITS * a_row)]
+            };
+            // SAFETY: panels or rows of A have all lines, a panel of B has `NR` for each unit; there is one
+            // sum for each row of A.
+            unsafe {
+                panel.run(rows.len(), at, |i, n, sums| {
+                    let at = rows.start + i..rows.start + i + n;
+                    let row_sums = left.row_sums.wrapping_add(at.start - left.first);
+                    self.finish.tile(isa, at, cols.clone(), sums, row_sums);
+                });
             }
         }
-        if let Some((first, step)) = direct {
-            return (first.wrapping_add(rows.start * step), step);
-        }
-        let row_bytes = Dot::row_bytes(units);
-        for (i, r) in rows.enumerate() {
-            let src = p.left.row(r, row);
-            if dot.rows() {
-                // SAFETY: rows of the block are `row_bytes` apart, which is more than their units.
-                let to =
-                    unsafe { std::slice::from_raw_parts_mut(self.a.add(i * row_bytes), 4 * units) };
-                to[..bytes].copy_from_slice(src);
-                to[bytes..].fill(0);
-            } else {
-                let at = 4 * (i / mr * mr * units + i % mr);
-                // SAFETY: panel `i / mr` has `units` of `mr`, of which row `i` has every `mr`-th.
-                unsafe { spread(dot, p.flip, src, self.a.add(at).cast(), mr, units) };
-            }
-        }
-        (self.a, row_bytes)
     }
 }
 
-/// Writes a row as units, `step` apart.
-///
-/// # Safety
-/// `to` reaches `units` numbers that far apart, and `units` hold the elements of `src`.
-unsafe fn spread(dot: Dot, flip: u8, src: &[u8], to: *mut u32, step: usize, units: usize) {
-    // SAFETY: `u < units` for every write, as there is a unit for every chunk.
-    let put = |u: usize, unit: u32| unsafe {
-        debug_assert!(u < units);
-        to.add(u * step).write_unaligned(unit);
-    };
-    match dot {
-        Dot::Pairs { signed } => {
-            let wide = |b: u8| u32::from(if signed { i16::from(b as i8) as u16 } else { b.into() });
-            let chunks = src.chunks_exact(2);
-            if let [last] = chunks.remainder() {
-                put(units - 1, wide(*last));
+/// A panel of B, and rows of A as a micro-kernel reads them.
+#[derive(Copy, Clone)]
+pub(crate) struct Panel {
+    pub isa: Isa,
+    pub dot: Dot,
+    /// See [`Tile`].
+    pub offsets: *const usize,
+    pub a_row: usize,
+    pub b: *const u8,
+    /// Units of B.
+    pub units: usize,
+    /// Room for [`sums`].
+    pub sums: *mut i32,
+}
+
+impl Panel {
+    /// The sums of `rows` rows: `at(i)` says where A is at row `i` and 16 rows further, `finish(i, n, sums)`
+    /// takes rows `i..i + n`, at most `MR`, from rows of `NR` sums.
+    ///
+    /// # Safety
+    /// A has all lines of its rows in whole tiles, B its units; the tiles are configured.
+    #[inline(always)]
+    pub(crate) unsafe fn run(
+        self,
+        rows: usize,
+        at: impl Fn(usize) -> [*const u8; 2],
+        finish: impl Fn(usize, usize, *const i32),
+    ) {
+        let (mr, nr) = self.dot.tile(self.isa);
+        let sums = |i: usize| self.sums.wrapping_add(i / mr % 2 * mr * nr);
+        for i in (0..rows).step_by(mr) {
+            let Panel { isa, a_row, offsets, b, units, .. } = self;
+            let rows = mr.min(rows - i);
+            // SAFETY: as the caller promises; the sums have room for two tiles.
+            unsafe {
+                self.dot.run(isa, Tile { a: at(i), a_row, offsets, rows, b, units, c: sums(i) });
             }
-            for (u, pair) in chunks.enumerate() {
-                put(u, wide(pair[0]) | wide(pair[1]) << 16);
+            // The sums of the tile before have left its registers by now.
+            if i > 0 {
+                finish(i - mr, mr, sums(i - mr));
             }
         }
-        _ => {
-            let mask = u32::from_ne_bytes([flip; 4]);
-            let chunks = src.chunks_exact(4);
-            let rest = chunks.remainder();
-            if !rest.is_empty() {
-                let mut unit = [0; 4];
-                unit[..rest.len()].copy_from_slice(rest);
-                // Terms beyond K meet zeros of B.
-                put(units - 1, u32::from_ne_bytes(unit) ^ mask);
+        let last = rows.saturating_sub(1) / mr * mr;
+        finish(last, rows - last, sums(last));
+    }
+}
+
+/// Runs `tasks`, one by the calling thread alone.
+fn all(par: &dyn Parallel, tasks: usize, body: &(dyn Fn(usize) + Sync)) {
+    match tasks {
+        1 => body(0),
+        _ => par.run(tasks, body),
+    }
+}
+
+/// Writes a row as lines, `step` bytes apart; what is missing in the last is zero.
+///
+/// # Safety
+/// `to` reaches `lines` lines that far apart, and they hold the elements of `src`.
+pub(crate) unsafe fn write_lines(
+    dot: Dot,
+    flip: u8,
+    src: &[u8],
+    to: *mut u8,
+    step: usize,
+    lines: usize,
+) {
+    let terms = match dot {
+        Dot::Pairs { .. } => LINE / 2,
+        _ => LINE,
+    };
+    debug_assert!(src.len() <= lines * terms, "{} bytes for {lines} lines", src.len());
+    for l in 0..lines {
+        // SAFETY: lines are `step` apart, each of `LINE` bytes of its own.
+        let to = unsafe { std::slice::from_raw_parts_mut(to.add(l * step), LINE) };
+        let from = &src[(l * terms).min(src.len())..((l + 1) * terms).min(src.len())];
+        match dot {
+            Dot::Pairs { signed } => {
+                let mut wide = [0u8; LINE];
+                for (to, &b) in wide.chunks_exact_mut(2).zip(from) {
+                    let pair = if signed { i16::from(b as i8) as u16 } else { b.into() };
+                    to.copy_from_slice(&pair.to_ne_bytes());
+                }
+                to.copy_from_slice(&wide);
             }
-            for (u, c) in chunks.enumerate() {
-                put(u, u32::from_ne_bytes([c[0], c[1], c[2], c[3]]) ^ mask);
+            _ if from.len() == LINE && flip == 0 => to.copy_from_slice(from),
+            _ => {
+                let mut line = [0u8; LINE];
+                line[..from.len()].copy_from_slice(from);
+                // Terms beyond K meet zeros of B.
+                to.iter_mut().zip(line).for_each(|(to, b)| *to = b ^ flip);
             }
         }
     }

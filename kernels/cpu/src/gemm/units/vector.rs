@@ -1,33 +1,41 @@
 //! Micro-kernels that keep their sums in vector registers.
 
-use super::Tile;
+use super::{LINE_UNITS, Tile};
 use crate::Isa;
 use crate::simd::{Kernel, Simd};
 #[cfg(target_arch = "x86_64")]
 use std::arch::x86_64::*;
 
+/// Units of each line, of `units` in all.
+#[inline(always)]
+fn lines(units: usize) -> impl Iterator<Item = usize> {
+    (0..units).step_by(LINE_UNITS).map(move |from| LINE_UNITS.min(units - from))
+}
+
 struct Pairs(Tile);
 
 impl Pairs {
     /// # Safety
-    /// The panels reach `units` of `MR` and `NR`, the sums `R` rows of `NR`.
+    /// A reaches its lines for `R` rows, B `units` of `NR`, the sums `R` rows of `NR`.
     #[inline(always)]
-    unsafe fn rows<S: Simd, const MR: usize, const R: usize>(&self, s: S) {
+    unsafe fn rows<S: Simd, const R: usize>(&self, s: S) {
         let t = self.0;
         let mut acc = [[s.splat_i(0); 2]; R];
-        let (mut a, mut b) = (t.a.cast::<i32>(), t.b.cast::<i32>());
+        let mut b = t.b.cast::<i32>();
         // SAFETY: as the caller promises.
         unsafe {
-            for _ in 0..t.units {
-                let x = [s.load_i(b), s.load_i(b.add(S::LANES))];
-                for (i, acc) in acc.iter_mut().enumerate() {
-                    let pair = s.splat_i(a.add(i).read());
-                    for (acc, x) in acc.iter_mut().zip(x) {
-                        *acc = s.add_i(*acc, s.mul_add_pairs(pair, x));
+            for (line, units) in lines(t.units).enumerate() {
+                let a = t.a[0].add(*t.offsets.add(line)).cast::<i32>();
+                for u in 0..units {
+                    let x = [s.load_i(b), s.load_i(b.add(S::LANES))];
+                    for (i, acc) in acc.iter_mut().enumerate() {
+                        let pair = s.splat_i(a.add(i * LINE_UNITS + u).read());
+                        for (acc, x) in acc.iter_mut().zip(x) {
+                            *acc = s.add_i(*acc, s.mul_add_pairs(pair, x));
+                        }
                     }
+                    b = b.add(S::NR);
                 }
-                a = a.add(MR);
-                b = b.add(S::NR);
             }
             for (i, acc) in acc.iter().enumerate() {
                 for (v, x) in acc.iter().enumerate() {
@@ -46,14 +54,14 @@ impl Kernel for Pairs {
         // rows whatever `rows` is.
         unsafe {
             match (self.0.rows, S::LANES == 16) {
-                (1, false) => self.rows::<S, 4, 1>(s),
-                (2, false) => self.rows::<S, 4, 2>(s),
-                (_, false) => self.rows::<S, 4, 4>(s),
-                (1, true) => self.rows::<S, 12, 1>(s),
-                (2, true) => self.rows::<S, 12, 2>(s),
-                (3..=4, true) => self.rows::<S, 12, 4>(s),
-                (5..=8, true) => self.rows::<S, 12, 8>(s),
-                (_, true) => self.rows::<S, 12, 12>(s),
+                (1, false) => self.rows::<S, 1>(s),
+                (2, false) => self.rows::<S, 2>(s),
+                (_, false) => self.rows::<S, 4>(s),
+                (1, true) => self.rows::<S, 1>(s),
+                (2, true) => self.rows::<S, 2>(s),
+                (3..=4, true) => self.rows::<S, 4>(s),
+                (5..=8, true) => self.rows::<S, 8>(s),
+                (_, true) => self.rows::<S, 12>(s),
             }
         }
     }
@@ -101,19 +109,21 @@ macro_rules! dot_kernel {
         #[target_feature(enable = $features)]
         unsafe fn $rows<const R: usize>(t: Tile) {
             let mut acc = [[$zero; 2]; R];
-            let (mut a, mut b) = (t.a.cast::<i32>(), t.b.cast::<i32>());
-            // SAFETY: the caller promises `units` of `MR` and `NR` and `R` rows of sums.
+            let mut b = t.b.cast::<i32>();
+            // SAFETY: the caller promises the lines of `R` rows, `units` of `NR` and `R` rows of sums.
             unsafe {
-                for _ in 0..t.units {
-                    let x = [$load(b.cast()), $load(b.add($lanes).cast())];
-                    for (i, acc) in acc.iter_mut().enumerate() {
-                        let unit = $splat(a.add(i).read());
-                        for (acc, x) in acc.iter_mut().zip(x) {
-                            *acc = $dot(*acc, unit, x);
+                for (line, units) in lines(t.units).enumerate() {
+                    let a = t.a[0].add(*t.offsets.add(line)).cast::<i32>();
+                    for u in 0..units {
+                        let x = [$load(b.cast()), $load(b.add($lanes).cast())];
+                        for (i, acc) in acc.iter_mut().enumerate() {
+                            let unit = $splat(a.add(i * LINE_UNITS + u).read());
+                            for (acc, x) in acc.iter_mut().zip(x) {
+                                *acc = $dot(*acc, unit, x);
+                            }
                         }
+                        b = b.add(2 * $lanes);
                     }
-                    a = a.add($mr);
-                    b = b.add(2 * $lanes);
                 }
                 for (i, acc) in acc.iter().enumerate() {
                     for (v, x) in acc.iter().enumerate() {
