@@ -6,7 +6,8 @@ machine falls on all of them; before each turn the machine rests 0.3 s, because
 the thread pool of one engine may still be spinning and would be paid for by the
 next. Numbers compare only within one run, as ratios.
 
-Ours is one process a turn (`deepseek bench MODEL --json`, with its own warm-up);
+Ours is one process a turn (`deepseek bench MODEL --json`, with its own warm-up), in int8 and auto
+of a model that was converted before with synthetic samples;
 a peer is one process for the whole case, warmed up at the start of each turn.
 A peer that is not installed is left out and named in the report.
 
@@ -22,9 +23,11 @@ import json
 import os
 import platform
 import re
+import shutil
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -171,10 +174,23 @@ class Ours:
     def __init__(self, engine: str, args: argparse.Namespace, case: Case, threads: int) -> None:
         if not args.deepseek:
             raise Unavailable(f"{engine}: no --deepseek PATH was given")
-        self.command = [args.deepseek, "bench", str(args.models / f"{case.model}.onnx"), "--json",
-                        "--threads", str(threads), "--iters", str(args.iters), "--precision", engine.rsplit("-", 1)[1]]
+        model, precision = args.models / f"{case.model}.onnx", engine.rsplit("-", 1)[1]
+        shapes = []
         for name, (shape, dtype) in case.shapes().items():
-            self.command += ["--shape", f"{name}={'x'.join(map(str, shape))}:{dtype}"]
+            shapes += ["--shape", f"{name}={'x'.join(map(str, shape))}:{dtype}"]
+        self.converted = None
+        if precision != "f32":
+            # Calibrated once, with synthetic samples, at the shape and threads that are measured.
+            self.converted = Path(tempfile.mkdtemp()) / f"{case.model}.deepseek"
+            convert = [args.deepseek, "convert", str(model), str(self.converted), "--precision", precision, *shapes]
+            environment = os.environ | {"DEEPSEEK_NUM_THREADS": str(threads)}
+            done = subprocess.run(convert, capture_output=True, text=True, check=False, env=environment)
+            if done.returncode:
+                shutil.rmtree(self.converted.parent)
+                raise Unavailable((done.stderr.strip().splitlines() or ["convert failed"])[-1][:200])
+            model = self.converted
+        self.command = [args.deepseek, "bench", str(model), "--json", "--threads", str(threads),
+                        "--iters", str(args.iters), *shapes]
         version = subprocess.run([args.deepseek, "--version"], capture_output=True, text=True, check=False)
         self.version = version.stdout.strip().split(" ")[-1] or "unknown"
         self.turn(1)  # a missing kernel shows here, not in the middle of the rounds
@@ -187,7 +203,8 @@ class Ours:
         return json.loads(done.stdout)["median_ms"]
 
     def close(self) -> None:
-        pass
+        if self.converted:
+            shutil.rmtree(self.converted.parent)
 
 
 class Peer:

@@ -91,8 +91,8 @@ impl ModelArgs {
 /// What a model computes in.
 #[derive(Args)]
 pub struct PrecisionArgs {
-    /// Arithmetic: `f32`, `int8`, or `auto`, which takes what is fastest on this machine inside the
-    /// accuracy budget [default: as the model is].
+    /// Arithmetic: `f32`, `bf16`, `f16` (storage), `int8`, or `auto`, which takes the layers in int8 that
+    /// are faster on this machine inside the accuracy budget [default: as the model is].
     #[arg(long)]
     pub precision: Option<String>,
     /// Inputs to calibrate with: an .npz file, or a directory of them, whose arrays are named after the
@@ -100,7 +100,7 @@ pub struct PrecisionArgs {
     /// .jsonl file of strings or objects with `text` [default: synthetic ones].
     #[arg(long, value_name = "DATA")]
     pub calibrate: Option<PathBuf>,
-    /// Accuracy to keep, 1 being that of f32 [default: 0.99 for auto, 0.95 for int8].
+    /// Accuracy to keep, 1 being that of f32 [default: 0.99 for auto, else 0.95].
     #[arg(long, value_name = "PART")]
     pub accuracy_budget: Option<f64>,
     /// What accuracy is measured by: `cosine` of outputs, or `top1` agreement.
@@ -117,7 +117,7 @@ impl PrecisionArgs {
                 ("--accuracy-budget", self.accuracy_budget.is_some()),
             ];
             if let Some((name, _)) = unused.into_iter().find(|u| u.1) {
-                let text = format!("{name} needs --precision int8 or auto");
+                let text = format!("{name} needs --precision");
                 return Err(Error::new(Code::InvalidArgument, text));
             }
             return Ok(None);

@@ -19,10 +19,11 @@ pub fn print(model: &Model, out: &mut impl Write) -> Result<()> {
     }
     let empty = Vec::new();
     let layers = report["layers"].as_array().unwrap_or(&empty);
-    let int8 = layers.iter().filter(|l| l["precision"] == "int8").count();
+    let reduced = layers.iter().filter(|l| l["precision"] != "f32").count();
     let text = |v: &Value| v.as_str().unwrap_or("?").to_owned();
     let requested = text(&report["requested"]);
-    say(out, format_args!("precision {requested}: {int8} of {} layers in int8", layers.len()))?;
+    let all = layers.len();
+    say(out, format_args!("precision {requested}: {reduced} of {all} layers in less than f32"))?;
     let data = match report["synthetic"].as_bool() {
         Some(true) => "synthetic (seeded, made up)",
         _ => "given",

@@ -82,7 +82,9 @@ impl<T: Quant> Kernel for QuantizeRow<'_, T> {
         for (x, y) in x.chunks(S::LANES).zip(y.chunks_mut(S::LANES)) {
             // SAFETY: the chunk has `x.len() <= LANES` floats, `q` the bytes of every vector.
             unsafe {
-                let v = s.div(s.load_n(x.as_ptr(), x.len()), scale);
+                let whole = x.len() == S::LANES;
+                let v = if whole { s.load(x.as_ptr()) } else { s.load_n(x.as_ptr(), x.len()) };
+                let v = s.div(v, scale);
                 let v = s.select(s.unordered(v, v), s.zero(), v);
                 let v = s.add_i(s.to_int(s.max(low, s.min(high, v))), s.splat_i(zero));
                 if y.len() == S::LANES {
@@ -219,23 +221,29 @@ struct QuantizeRow128<'a> {
     y: &'a mut [u8],
 }
 
+/// Elements `i..i + n` of `x`, at most a vector, times those of `factors`.
+#[inline(always)]
+fn scaled<S: Simd>(s: S, x: &[f32], factors: Option<&[f32]>, i: usize, n: usize) -> S::F {
+    // SAFETY: the slices have elements `i..i + n`.
+    unsafe {
+        let x = x[i..i + n].as_ptr();
+        let v = if n == S::LANES { s.load(x) } else { s.load_n(x, n) };
+        match factors {
+            Some(f) => s.mul(v, s.load_n(f[i..i + n].as_ptr(), n)),
+            None => v,
+        }
+    }
+}
+
 impl Kernel for QuantizeRow128<'_> {
     type Output = f32;
     #[inline(always)]
     fn call<S: Simd>(self, s: S) -> f32 {
         let QuantizeRow128 { x, factors, y } = self;
         let k = x.len();
-        // SAFETY: every access is to elements `i..i + n` of slices of `k`.
-        let at = |i: usize, n: usize| unsafe {
-            let v = s.load_n(x[i..i + n].as_ptr(), n);
-            match factors {
-                Some(f) => s.mul(v, s.load_n(f[i..i + n].as_ptr(), n)),
-                None => v,
-            }
-        };
         let mut most = s.zero();
         for i in (0..k).step_by(S::LANES) {
-            let v = s.abs(at(i, S::LANES.min(k - i)));
+            let v = s.abs(scaled(s, x, factors, i, S::LANES.min(k - i)));
             most = s.max(most, s.select(s.unordered(v, v), s.zero(), v));
         }
         let mut lanes = [0f32; MAX_LANES];
@@ -247,7 +255,7 @@ impl Kernel for QuantizeRow128<'_> {
         let (by, middle) = (s.splat(by), s.splat_i(128));
         for i in (0..k).step_by(S::LANES) {
             let n = S::LANES.min(k - i);
-            let v = s.mul(at(i, n), by);
+            let v = s.mul(scaled(s, x, factors, i, n), by);
             let v = s.select(s.unordered(v, v), s.zero(), v);
             let v = s.add_i(s.to_int(v), middle);
             let to = y[i..i + n].as_mut_ptr();

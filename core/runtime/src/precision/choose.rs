@@ -7,8 +7,8 @@ use crate::Runtime;
 use crate::plan::Plan;
 use crate::session::{RunOptions, Session};
 use deepseek_graph::passes::precision::{Assignment, Candidate, Precision};
-use deepseek_graph::{Graph, Value};
-use deepseek_tensor::{Error, Result, err};
+use deepseek_graph::{Graph, Node, Value, passes};
+use deepseek_tensor::{DType, Error, Result, err};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -98,7 +98,7 @@ impl<'a> Choice<'a> {
             let reason = "asked for".to_owned();
             why.extend(all.iter().map(|n| (*n, reason.clone())));
             let times = self.times(&mut built)?;
-            return Ok(self.outcome(built, accuracy, &all, Some(times), &why));
+            return Ok(self.outcome(built, accuracy, (&all, Precision::Int8), Some(times), &why));
         }
         let mut times = self.times(&mut built)?;
         let mut on_bytes = all.clone();
@@ -169,7 +169,36 @@ impl<'a> Choice<'a> {
         for n in &on_bytes {
             why.insert(n, "faster in int8".to_owned());
         }
-        Ok(self.outcome(built, accuracy, &on_bytes, Some(times), &why))
+        Ok(self.outcome(built, accuracy, (&on_bytes, Precision::Int8), Some(times), &why))
+    }
+
+    /// Gives every layer that can weights in bf16 or f16.
+    ///
+    /// # Errors
+    /// `InvalidArgument` if the budget is not met; what building the model reports.
+    pub fn narrow(mut self, prepared: &Graph, precision: Precision) -> Result<Outcome> {
+        let dtype = if precision == Precision::Bf16 { DType::BF16 } else { DType::F16 };
+        let known: BTreeSet<&str> = self.candidates.iter().map(|c| c.node.as_str()).collect();
+        let nodes = prepared.nodes().iter().filter(|n| passes::narrows(prepared, n, dtype));
+        let chosen: BTreeSet<&str> = nodes.filter_map(|n| layer_of(&n.name, &known)).collect();
+        let choose = |n: &Node| passes::narrows(prepared, n, dtype).then_some(dtype);
+        let graph = passes::narrow_products(prepared, &choose)?;
+        let plan = Arc::new(Plan::new(graph.clone(), self.runtime)?);
+        let mut built = Built { graph, session: Session::new(plan) };
+        let accuracy = self.accuracy(&mut built)?;
+        if !self.meets(accuracy) {
+            return Err(self.missed(accuracy, &BTreeSet::new()));
+        }
+        let times = self.times(&mut built)?;
+        let mut why = BTreeMap::new();
+        for c in self.candidates {
+            let text = match chosen.contains(c.node.as_str()) {
+                true => "asked for".to_owned(),
+                false => format!("there is no {precision} form of it"),
+            };
+            why.insert(c.node.as_str(), text);
+        }
+        Ok(self.outcome(built, accuracy, (&chosen, precision), Some(times), &why))
     }
 
     fn meets(&self, accuracy: f64) -> bool {
@@ -190,15 +219,20 @@ impl<'a> Choice<'a> {
 
     fn missed(&self, reached: f64, nodes: &BTreeSet<&str>) -> Error {
         let worst = self.by_loss(nodes).into_iter().take(3);
-        let worst = worst.map(|n| format!("'{n}' ({:.1e})", self.loss(n)));
+        let worst: Vec<_> = worst.map(|n| format!("'{n}' ({:.1e})", self.loss(n))).collect();
+        let worst = match worst.is_empty() {
+            true => String::new(),
+            false => {
+                format!("the layers that lose most by themselves are {}; ", worst.join(", "))
+            }
+        };
         err!(
             InvalidArgument,
-            "the accuracy budget of {} ({}) is not met: the best that was reached is {reached:.6}; the \
-             layers that lose most by themselves are {}; lower the budget, use precision auto, or \
-             give calibration data that is closer to use",
+            "the accuracy budget of {} ({}) is not met: the best that was reached is {reached:.6}; \
+             {worst}lower the budget, use precision auto, or give calibration data that is closer to \
+             use",
             self.budget,
-            self.options.metric.name(),
-            worst.collect::<Vec<_>>().join(", ")
+            self.options.metric.name()
         )
     }
 
@@ -225,6 +259,7 @@ impl<'a> Choice<'a> {
         for session in [&mut self.reference, &mut built.session] {
             run(session, sample, false)?;
         }
+        let known: BTreeSet<&str> = self.candidates.iter().map(|c| c.node.as_str()).collect();
         let begun = Instant::now();
         for round in 0..RUNS.0 {
             if round >= 3 && begun.elapsed() > RUNS.1 {
@@ -243,8 +278,8 @@ impl<'a> Choice<'a> {
                 let mut now: BTreeMap<String, f64> = BTreeMap::new();
                 for event in events {
                     let node = event.node.rsplit(" > ").next().unwrap_or_default();
-                    *now.entry(layer_of(node).to_owned()).or_default() +=
-                        event.duration.as_secs_f64() * 1e3;
+                    let layer = layer_of(node, &known).unwrap_or(node);
+                    *now.entry(layer.to_owned()).or_default() += event.duration.as_secs_f64() * 1e3;
                 }
                 for (node, ms) in now {
                     let least = nodes.entry(node).or_insert(f64::INFINITY);
@@ -260,7 +295,7 @@ impl<'a> Choice<'a> {
         &self,
         built: Built,
         accuracy: f64,
-        on_bytes: &BTreeSet<&str>,
+        (reduced, precision): (&BTreeSet<&str>, Precision),
         times: Option<Times>,
         why: &BTreeMap<&str, String>,
     ) -> Outcome {
@@ -272,8 +307,8 @@ impl<'a> Choice<'a> {
             LayerReport {
                 node: c.node.clone(),
                 op: c.op.to_owned(),
-                precision: match on_bytes.contains(node) {
-                    true => Precision::Int8,
+                precision: match reduced.contains(node) {
+                    true => precision,
                     false => Precision::F32,
                 },
                 error: self.losses.get(node).copied(),
@@ -300,8 +335,39 @@ struct Times {
     whole: (f64, f64),
 }
 
-/// The layer that a node is part of: changes of layout around it carry its name.
-fn layer_of(node: &str) -> &str {
-    let ends = [".last", ".second"];
-    ends.iter().find_map(|e| node.strip_suffix(e)).unwrap_or(node)
+/// The layer that a node is part of: passes give what they make of it its name with a number, and changes
+/// of layout around it an ending.
+fn layer_of<'n>(node: &'n str, layers: &BTreeSet<&str>) -> Option<&'n str> {
+    let mut name = node;
+    loop {
+        if layers.contains(name) {
+            return Some(name);
+        }
+        let ends = [".last", ".second"];
+        let shorter = ends.iter().find_map(|e| name.strip_suffix(e)).or_else(|| {
+            let bare = name.trim_end_matches(|c: char| c.is_ascii_digit());
+            bare.strip_suffix('_').filter(|_| bare.len() < name.len())
+        });
+        name = shorter?;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nodes_are_counted_to_the_layer_that_they_were_made_of() {
+        let layers = BTreeSet::from(["conv", "conv_1"]);
+        for (node, want) in [
+            ("conv", Some("conv")),
+            ("conv_2", Some("conv")),
+            ("conv_1", Some("conv_1")),
+            ("conv_1_3.last", Some("conv_1")),
+            ("conv_x.second_4", None),
+            ("conv7", None),
+        ] {
+            assert_eq!(layer_of(node, &layers), want, "{node}");
+        }
+    }
 }

@@ -116,7 +116,7 @@ pub struct Compiled {
 /// # Errors
 /// `InvalidArgument` for samples that do not fit or hold numbers that are not finite, for a budget
 /// outside `0.95..=1`, and for a budget that no assignment meets, with the best that can be reached;
-/// `Unsupported` for a precision without operators, and for a graph whose layers were fused already;
+/// `Unsupported` for a graph whose layers were fused already;
 /// what running the model reports.
 pub fn compile(graph: &Graph, runtime: &Runtime, options: &PrecisionOptions) -> Result<Compiled> {
     let usual = if options.target == Target::Auto { ACCURACY_BUDGET } else { ACCURACY_FLOOR };
@@ -127,12 +127,6 @@ pub fn compile(graph: &Graph, runtime: &Runtime, options: &PrecisionOptions) -> 
         "the accuracy budget is {budget}, expected {ACCURACY_FLOOR} to 1"
     );
     let requested = options.target.to_string();
-    if let Target::Only(p @ (Precision::Bf16 | Precision::F16)) = options.target {
-        return Err(err!(
-            Unsupported,
-            "precision '{p}' is not supported yet; use f32, int8 or auto"
-        ));
-    }
     let fused = graph.nodes().iter().find(|n| matches!(n.op.name(), "FusedConv" | "FusedMatMul"));
     if let Some(node) = fused {
         return Err(err!(
@@ -148,9 +142,17 @@ pub fn compile(graph: &Graph, runtime: &Runtime, options: &PrecisionOptions) -> 
     let samples = samples::samples(&graph, options)?;
     let (calibration, verification) = split(&samples);
     // Held until the end: plans share what their kernels make of the same constants.
-    let reference = Plan::new(crate::prepare(graph.clone())?, runtime)?;
-    let Observed { mut assignment, layers } =
-        observe::observe(&graph, runtime, &candidates, &calibration, options.range)?;
+    let prepared = crate::prepare(graph.clone())?;
+    let reference = Plan::new(prepared.clone(), runtime)?;
+    let narrow = match options.target {
+        Target::Only(p @ (Precision::Bf16 | Precision::F16)) => Some(p),
+        _ => None,
+    };
+    // Weights in 16 bits need no ranges.
+    let Observed { mut assignment, layers } = match narrow {
+        Some(_) => Observed::default(),
+        None => observe::observe(&graph, runtime, &candidates, &calibration, options.range)?,
+    };
     let choice = choose::Choice::new(
         &graph,
         runtime,
@@ -160,11 +162,14 @@ pub fn compile(graph: &Graph, runtime: &Runtime, options: &PrecisionOptions) -> 
         &candidates,
         &layers,
     )?;
-    let outcome = choice.choose(&mut assignment)?;
+    let outcome = match narrow {
+        Some(precision) => choice.narrow(&prepared, precision)?,
+        None => choice.choose(&mut assignment)?,
+    };
     let report = PrecisionReport {
         requested,
         synthetic: matches!(options.calibration, Calibration::Synthetic),
-        calibrated_with: calibration.len(),
+        calibrated_with: if narrow.is_some() { 0 } else { calibration.len() },
         verified_with: verification.len(),
         metric: options.metric.name().to_owned(),
         budget,

@@ -16,6 +16,7 @@ use std::sync::Arc;
 const HELD: u64 = 64 << 20;
 
 /// What was seen.
+#[derive(Default)]
 pub(super) struct Observed {
     /// Ranges and corrections; no node is assigned yet.
     pub assignment: Assignment,

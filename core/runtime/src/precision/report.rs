@@ -82,7 +82,8 @@ impl PrecisionReport {
     }
 }
 
-/// `x` as JSON has it.
+/// `x` as JSON has it, with nine digits: so few come back the same from any reader.
 fn number(x: f64) -> String {
-    if x.is_finite() { format!("{x}") } else { "null".to_owned() }
+    let short = format!("{x:.8e}").parse().unwrap_or(x);
+    if x.is_finite() { format!("{short}") } else { "null".to_owned() }
 }

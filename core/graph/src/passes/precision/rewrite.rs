@@ -24,7 +24,7 @@ const MOST_BIAS: f32 = (1 << 30) as f32;
 ///
 /// # Errors
 /// `NotFound` for a node that the graph does not have, `InvalidArgument` for one that is no
-/// candidate, `Unsupported` for a precision that has no operators yet, `InvalidArgument` if a vector
+/// candidate, `Unsupported` for bf16 and f16, which [`narrow_products`](super::super::narrow_products) gives, `InvalidArgument` if a vector
 /// of the assignment has another length than the channels that it is for.
 pub fn assign(graph: &Graph, assignment: &Assignment) -> Result<Graph> {
     let mut rewrite = Rewrite::new(graph, assignment, false)?;
@@ -87,7 +87,8 @@ fn check(graph: &Graph, assignment: &Assignment) -> Result<()> {
         ensure!(
             matches!(precision, Precision::F32 | Precision::Int8),
             Unsupported,
-            "precision '{precision}' (node '{name}') is not supported yet; use f32 or int8"
+            "node '{name}' cannot be assigned {precision}; assign f32 or int8, and give prepared graphs \
+             weights in bf16 or f16 with narrow_products"
         );
     }
     Ok(())
@@ -155,7 +156,7 @@ impl<'g> Rewrite<'g> {
         let rank = self.out.fact(plain).rank().unwrap_or(0) as i64;
         let all =
             self.constant(&node, "axes", Tensor::from_vec(&[rank as usize], (0..rank).collect())?)?;
-        let off = self.out.add(&format!("{node}.off"), Sub::default(), &[plain, twin])?;
+        let off = self.make(&format!("{node}.off"), Sub::default(), &[plain, twin])?;
         let out = |p: &mut Self, what: &str, id: ValueId| -> Result<String> {
             let name = format!("{node}.{what}");
             p.out.add_output(&name, id)?;
@@ -163,8 +164,8 @@ impl<'g> Rewrite<'g> {
         };
         let square = |p: &mut Self, what: &str, v: ValueId| -> Result<String> {
             let name = format!("{node}.{what}");
-            let v = p.out.add(&format!("{name}.square"), Mul::default(), &[v, v])?;
-            let mean = p.out.add(&name, ReduceMean::default(), &[v, all])?;
+            let v = p.make(&format!("{name}.square"), Mul::default(), &[v, v])?;
+            let mean = p.make(&name, ReduceMean::default(), &[v, all])?;
             out(p, what, mean)
         };
         let signal = square(self, "signal", plain)?;
@@ -175,7 +176,7 @@ impl<'g> Rewrite<'g> {
             let others = Tensor::from_vec(&[others.len()], others)?;
             let others = self.constant(&node, "others", others)?;
             let mean = ReduceMean { keepdims: false, ..ReduceMean::default() };
-            let mean = self.out.add(&format!("{node}.shift"), mean, &[off, others])?;
+            let mean = self.make(&format!("{node}.shift"), mean, &[off, others])?;
             shift = out(self, "shift", mean)?;
         }
         Ok(Probe { node, signal, noise, shift })
@@ -196,7 +197,7 @@ impl<'g> Rewrite<'g> {
                 let inputs = inputs.collect::<Result<Vec<_>>>()?;
                 self.add(node, node.op.clone(), &inputs)?;
                 if let Some((op, inputs)) = made {
-                    let name = self.out.unique_name(&format!("{}.twin", node.name));
+                    let name = self.fresh(&format!("{}.twin", node.name));
                     let twin = self.out.add_node(&name, op, &inputs, &[Some(&name)])?[0];
                     let twin = twin.expect("the output was asked for");
                     let y = output(node).expect("a layer has an output");
@@ -244,8 +245,28 @@ impl<'g> Rewrite<'g> {
     }
 
     fn constant(&mut self, base: &str, what: &str, tensor: Tensor) -> Result<ValueId> {
-        let name = self.out.unique_name(&format!("{base}.{what}"));
+        let name = self.fresh(&format!("{base}.{what}"));
         self.out.add_constant(&name, tensor)
+    }
+
+    /// A name that neither graph has.
+    fn fresh(&self, base: &str) -> String {
+        let mut name = self.out.unique_name(base);
+        while self.graph.find(&name).is_some() {
+            name = self.out.unique_name(&format!("{name}~"));
+        }
+        name
+    }
+
+    /// Adds a node with one output that the graph does not have.
+    fn make(
+        &mut self,
+        name: &str,
+        op: impl crate::Operator,
+        inputs: &[ValueId],
+    ) -> Result<ValueId> {
+        let name = self.fresh(name);
+        self.out.add(&name, op, inputs)
     }
 
     /// Quantises `v` where it is made, if it is on bytes.
@@ -258,9 +279,9 @@ impl<'g> Rewrite<'g> {
         let scale = self.constant(name, "scale", Tensor::scalar(scale)?)?;
         let zero = self.constant(name, "zero", Tensor::scalar(zero)?)?;
         let x = self.plain[&v];
-        let q = self.out.add(&format!("{name}.q"), QuantizeLinear::default(), &[x, scale, zero])?;
+        let q = self.make(&format!("{name}.q"), QuantizeLinear::default(), &[x, scale, zero])?;
         let inputs = [q, scale, zero];
-        let x = self.out.add(&format!("{name}.dq"), DequantizeLinear::default(), &inputs)?;
+        let x = self.make(&format!("{name}.dq"), DequantizeLinear::default(), &inputs)?;
         self.dequantised.insert(v, x);
         Ok(())
     }
@@ -297,12 +318,12 @@ impl<'g> Rewrite<'g> {
         let q = self.constant(name, "weights", form.q)?;
         let scale = self.constant(name, "weights.scale", vector(scales)?)?;
         let zero = self.constant(name, "weights.zero", Tensor::zeros(DType::I8, &[channels])?)?;
-        let w = self.out.add(&format!("{name}.weights.dq"), along(), &[q, scale, zero])?;
+        let w = self.make(&format!("{name}.weights.dq"), along(), &[q, scale, zero])?;
         let mut inputs = vec![Some(x), Some(w)];
         if !bias.is_empty() {
             let q = self.constant(name, "bias", Tensor::from_vec(&[channels], bias)?)?;
             let scale = self.constant(name, "bias.scale", vector(units)?)?;
-            inputs.push(Some(self.out.add(&format!("{name}.bias.dq"), along(), &[q, scale])?));
+            inputs.push(Some(self.make(&format!("{name}.bias.dq"), along(), &[q, scale])?));
         }
         Ok((node.op.clone(), inputs))
     }
@@ -346,7 +367,7 @@ impl<'g> Rewrite<'g> {
             let factors = Tensor::from_vec(&[factors.len()], factors.to_vec())?;
             inputs.push(Some(self.constant(name, "factors", factors)?));
         }
-        let names = ["q", "q.scale"].map(|s| self.out.unique_name(&format!("{name}.{s}")));
+        let names = ["q", "q.scale"].map(|s| self.fresh(&format!("{name}.{s}")));
         let made = self.out.add_node(
             &format!("{name}.q"),
             Arc::new(DynamicQuantizeRows::default()),
