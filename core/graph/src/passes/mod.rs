@@ -50,6 +50,7 @@ mod identity;
 mod layout;
 mod narrow;
 mod patch;
+pub mod precision;
 mod quantised;
 pub mod ragged;
 mod recognise;

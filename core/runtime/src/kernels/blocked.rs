@@ -151,7 +151,8 @@ fn convolution(args: &PrepareArgs) -> Result<Option<Prepared>> {
     }
     let (shape, planes) = (conv.shape, conv.planes);
     let Some(reads) = shape.reads_blocked(planes) else { return Ok(None) };
-    let weights = args.pack(w, &format!("conv-blocked-{reads:?}"), |w| {
+    let restore = |floats| BlockedWeights::shared(args.isa, &shape, reads, floats);
+    let weights = args.pack_stored(w, &format!("conv-blocked-{reads:?}"), restore, |w| {
         let w = widened(args, w)?;
         Ok(BlockedWeights::new(args.isa, args.pool, &shape, reads, floats(&w)?))
     })?;

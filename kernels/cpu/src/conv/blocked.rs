@@ -13,7 +13,7 @@ use super::direct::{
 use super::{ConvEpilogue, ConvShape};
 use crate::blocked::lanes;
 use crate::elementwise::{Unary, apply};
-use crate::gemm::Aligned;
+use crate::gemm::{Aligned, Panels, SharedFloats};
 use crate::parallel::{Parallel, Shared, split};
 use crate::simd::{Kernel, Simd};
 use crate::{Isa, Level};
@@ -58,7 +58,7 @@ impl ConvShape {
 /// Weights of a blocked convolution, packed once for a level.
 #[derive(Clone)]
 pub struct BlockedWeights {
-    data: Aligned,
+    data: Panels,
     level: Level,
     reads: Reads,
     in_channels: usize,
@@ -80,20 +80,10 @@ impl BlockedWeights {
         reads: Reads,
         w: &[f32],
     ) -> BlockedWeights {
-        shape.check();
+        let each = per_channel(isa, shape, reads);
         assert_eq!(w.len(), shape.weights_len(), "conv: weights length against {shape:?}");
-        assert_eq!(
-            shape.reads_blocked(reads == Reads::Planes),
-            Some(reads),
-            "conv: {shape:?} is not read as {reads:?}"
-        );
         let (lanes, taps) = (lanes(isa), shape.taps());
         let depth = shape.in_channels / shape.groups;
-        // Floats of one output channel, missing inputs of the last block included.
-        let each = match reads {
-            Reads::Planes | Reads::Depthwise => depth * taps,
-            Reads::Blocks => depth.next_multiple_of(lanes) * taps,
-        };
         let terms = if reads == Reads::Blocks { lanes } else { 1 };
         let mut data = Aligned::zeroed(shape.out_channels.next_multiple_of(lanes) * each);
         let width = if reads == Reads::Depthwise { lanes } else { 2 * lanes };
@@ -115,19 +105,51 @@ impl BlockedWeights {
                 }
             }
         });
-        BlockedWeights {
-            data,
-            level: isa.level(),
-            reads,
-            in_channels: shape.in_channels,
-            out_channels: shape.out_channels,
-            kernel: shape.kernel,
-        }
+        BlockedWeights::over(isa, shape, reads, Panels::Own(data))
+    }
+
+    /// What [`BlockedWeights::floats`] gave for weights of this shape at this level; `None` for another
+    /// number of floats.
+    ///
+    /// # Panics
+    /// When `shape` is none that is read as `reads`.
+    pub fn shared(isa: Isa, shape: &ConvShape, reads: Reads, data: SharedFloats) -> Option<Self> {
+        let each = per_channel(isa, shape, reads);
+        let data = Panels::shared(data, shape.out_channels.next_multiple_of(lanes(isa)) * each)?;
+        Some(BlockedWeights::over(isa, shape, reads, data))
+    }
+
+    fn over(isa: Isa, shape: &ConvShape, reads: Reads, data: Panels) -> Self {
+        let ConvShape { in_channels, out_channels, kernel, .. } = *shape;
+        BlockedWeights { data, level: isa.level(), reads, in_channels, out_channels, kernel }
+    }
+
+    /// The packed weights, in the order of this level.
+    pub fn floats(&self) -> &[f32] {
+        self.data.as_slice()
     }
 
     /// How the convolution reads its input.
     pub fn reads(&self) -> Reads {
         self.reads
+    }
+}
+
+/// Floats of one output channel, missing inputs of the last block included.
+///
+/// # Panics
+/// When `shape` is none that is read as `reads`.
+fn per_channel(isa: Isa, shape: &ConvShape, reads: Reads) -> usize {
+    shape.check();
+    assert_eq!(
+        shape.reads_blocked(reads == Reads::Planes),
+        Some(reads),
+        "conv: {shape:?} is not read as {reads:?}"
+    );
+    let depth = shape.in_channels / shape.groups;
+    match reads {
+        Reads::Planes | Reads::Depthwise => depth * shape.taps(),
+        Reads::Blocks => depth.next_multiple_of(lanes(isa)) * shape.taps(),
     }
 }
 
