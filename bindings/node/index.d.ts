@@ -119,7 +119,8 @@ export declare class Model {
    * `config.json` and safetensors weights. Rejects with `IO`, `INVALID_FILE`, `INVALID_GRAPH`, or
    * `UNSUPPORTED` naming the format, operator or field; `BUDGET_EXCEEDED` naming the least
    * budget that would do; `NOT_FOUND`, `SHAPE_MISMATCH` for a shape of the options that
-   * fits no input.
+   * fits no input; `NOT_FOUND`, `INVALID_ARGUMENT` for bounds of a symbol that no input has, or
+   * that are not within the model's own.
    */
   static open(runtime: Runtime, path: string, options?: ModelOptions): Promise<Model>
   /** As `open`, on this thread. */
@@ -152,6 +153,12 @@ export declare class Model {
    * value, `SHAPE_MISMATCH` for a value outside its bounds.
    */
   planMemory(symbols: Record<string, number>): MemoryReport
+  /**
+   * Bytes that no run within the bounds of the model's symbols exceeds: what the run at the
+   * upper bounds takes, where all sizes grow with every symbol. Throws `INVALID_ARGUMENT`
+   * naming a symbol without an upper bound; `ModelOptions.bounds` sets it.
+   */
+  planMemoryWithinBounds(): MemoryReport
   /**
    * Exact bytes of a run whose inputs have the given shapes. Throws `NOT_FOUND` for
    * an unknown input, `SHAPE_MISMATCH` for a shape that does not fit,
@@ -259,6 +266,14 @@ export declare class Session {
   close(): void
 }
 
+/** An entry of `ModelOptions.bounds`. */
+export interface BoundsOption {
+  /** Least value. */
+  min?: number
+  /** Greatest value. */
+  max?: number
+}
+
 /** Exact bytes of a run. */
 export interface MemoryReport {
   /** Working memory: values between nodes, and scratch. */
@@ -291,6 +306,12 @@ export interface ModelOptions {
   shapes?: Record<string, readonly number[]>
   /** Run nothing in blocks of rows, unless the budget asks for it. */
   whole?: boolean
+  /**
+   * Ranges of symbols that every run keeps to, both ends included, by symbol: a run outside
+   * fails with `SHAPE_MISMATCH`, and what is planned within bounds is planned within these. An
+   * end that is left out is the model's own.
+   */
+  bounds?: Record<string, { min?: number, max?: number }>
 }
 
 /** What a model consists of. */

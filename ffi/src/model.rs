@@ -5,7 +5,7 @@ use crate::call::{Call, Out, guard, guard_value, invalid};
 use crate::error::{c_string, deepseek_dtype, deepseek_error, deepseek_status};
 use crate::options::deepseek_model_options;
 use crate::runtime::deepseek_runtime;
-use deepseek::{MemoryReport, Model, Result, TensorSpec, Type};
+use deepseek::{MemoryReport, Model, Result, SaveOptions, TensorSpec, Type};
 use std::ffi::{CString, c_char, c_void};
 
 /// A model lowered for a runtime, with its weights. Shared, immutable.
@@ -98,7 +98,9 @@ pub struct deepseek_memory {
 /// `DEEPSEEK_STATUS_INVALID_FILE`, `DEEPSEEK_STATUS_INVALID_GRAPH`, or
 /// `DEEPSEEK_STATUS_UNSUPPORTED` naming the format, operator or field;
 /// `DEEPSEEK_STATUS_BUDGET_EXCEEDED` naming the least budget that would do;
-/// `DEEPSEEK_STATUS_NOT_FOUND`, `DEEPSEEK_STATUS_SHAPE_MISMATCH` for a shape that fits no input.
+/// `DEEPSEEK_STATUS_NOT_FOUND`, `DEEPSEEK_STATUS_SHAPE_MISMATCH` for a shape that fits no input;
+/// `DEEPSEEK_STATUS_NOT_FOUND`, `DEEPSEEK_STATUS_INVALID_ARGUMENT` for bounds of a symbol that no
+/// input has, or that are not within the model's own.
 /// Since 0.1.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn deepseek_model_open(
@@ -243,6 +245,26 @@ pub unsafe extern "C" fn deepseek_model_get_memory(
     })
 }
 
+/// Bytes that no run within the bounds of the model's symbols exceeds: what the run at the upper
+/// bounds takes, where all sizes grow with every symbol. Fails with
+/// `DEEPSEEK_STATUS_INVALID_ARGUMENT` naming a symbol without an upper bound, which
+/// `deepseek_model_options` can set. Since 0.1.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn deepseek_model_get_memory_within_bounds(
+    model: *const deepseek_model,
+    out_memory: *mut deepseek_memory,
+    out_details: *mut *mut deepseek_buffer,
+    err: *mut *mut deepseek_error,
+) -> deepseek_status {
+    // SAFETY: the caller keeps the contract of the header.
+    guard(unsafe { Call::new(err) }, |call| {
+        let out = call.out(out_memory, "out_memory")?;
+        let details = call.out_if_wanted(out_details, "out_details")?;
+        let report = call.get(model, "model")?.model.plan_memory_within_bounds()?;
+        give_memory(&report, out, details)
+    })
+}
+
 /// As `deepseek_model_get_memory`, for inputs of the given shapes: input `names[i]` has the
 /// `ranks[i]` extents `shapes[i]`. Inputs whose shapes say nothing new may be left out.
 /// Since 0.1.
@@ -336,6 +358,22 @@ pub unsafe extern "C" fn deepseek_model_save(
     // SAFETY: the caller keeps the contract of the header.
     guard(unsafe { Call::new(err) }, |call| {
         call.get(model, "model")?.model.save(call.text(path, "path")?)
+    })
+}
+
+/// As `deepseek_model_save`, and stores the weights a second time, packed for the kernels of this
+/// machine: on machines with the same instruction set, opening the file packs nothing, and
+/// processes share the packed weights. Other machines open it as any other. Since 0.1.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn deepseek_model_save_packed(
+    model: *const deepseek_model,
+    path: *const c_char,
+    err: *mut *mut deepseek_error,
+) -> deepseek_status {
+    // SAFETY: the caller keeps the contract of the header.
+    guard(unsafe { Call::new(err) }, |call| {
+        let options = SaveOptions { packed: true };
+        call.get(model, "model")?.model.save_with(call.text(path, "path")?, &options)
     })
 }
 

@@ -7,7 +7,7 @@
 use crate::call::{Call, guard_value, invalid};
 use crate::cancel::deepseek_cancel;
 use crate::tensor::extents;
-use deepseek::{Code, Error, ModelOptions, Result, RunOptions};
+use deepseek::{Code, Error, ModelOptions, Result, RunOptions, SymbolBounds};
 use std::ffi::c_char;
 use std::time::Duration;
 
@@ -135,6 +135,17 @@ pub struct deepseek_model_options {
     pub shape_ranks: *const usize,
     /// Number of shapes. Since 0.1.
     pub shape_count: usize,
+    /// Ranges of symbols that every run keeps to: `bound_symbols[i]` is from `bound_mins[i]`
+    /// to `bound_maxs[i]`, both included. A run outside fails with
+    /// `DEEPSEEK_STATUS_SHAPE_MISMATCH`; what is planned within bounds is planned within these.
+    /// NULL if `bound_count` is 0. Borrowed for the call. Since 0.1.
+    pub bound_symbols: *const *const c_char,
+    /// Least values; 0 leaves the model's own. Since 0.1.
+    pub bound_mins: *const i64,
+    /// Greatest values; a negative one leaves the model's own, if it has one. Since 0.1.
+    pub bound_maxs: *const i64,
+    /// Number of bounds. Since 0.1.
+    pub bound_count: usize,
 }
 
 /// Flag of a model: run nothing in blocks of rows, unless the budget asks for it.
@@ -206,10 +217,22 @@ impl Call {
         let ranks = self.slice(options.shape_ranks, count, "options->shape_ranks")?;
         let shapes = self.shapes(options.shapes, ranks, "options->shapes")?;
         let names = names.into_iter().map(str::to_owned);
+        let count = options.bound_count;
+        let symbols = self.texts(options.bound_symbols, count, "options->bound_symbols")?;
+        let mins = self.slice(options.bound_mins, count, "options->bound_mins")?;
+        let maxs = self.slice(options.bound_maxs, count, "options->bound_maxs")?;
+        let bounds = symbols.into_iter().zip(mins.iter().zip(maxs));
+        let bounds = bounds.map(|(symbol, (&min, &max))| SymbolBounds {
+            symbol: symbol.to_owned(),
+            min,
+            max: (max >= 0).then_some(max),
+        });
         Ok(ModelOptions {
+            bounds: bounds.collect(),
             memory_budget_bytes: options.memory_budget_bytes,
             whole: options.flags & DEEPSEEK_MODEL_WHOLE != 0,
             shapes: names.zip(shapes).collect(),
+            precision: None,
         })
     }
 

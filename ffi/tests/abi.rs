@@ -124,6 +124,10 @@ layout! {
         shapes,
         shape_ranks,
         shape_count,
+        bound_symbols,
+        bound_mins,
+        bound_maxs,
+        bound_count,
     }
     deepseek_session_options { struct_size, flags }
     deepseek_embedder_options { struct_size, flags }

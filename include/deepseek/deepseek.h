@@ -344,6 +344,25 @@ typedef struct deepseek_model_options {
      * Number of shapes. Since 0.1.
      */
     size_t shape_count;
+    /**
+     * Ranges of symbols that every run keeps to: `bound_symbols[i]` is from `bound_mins[i]`
+     * to `bound_maxs[i]`, both included. A run outside fails with
+     * `DEEPSEEK_STATUS_SHAPE_MISMATCH`; what is planned within bounds is planned within these.
+     * NULL if `bound_count` is 0. Borrowed for the call. Since 0.1.
+     */
+    const char *const *bound_symbols;
+    /**
+     * Least values; 0 leaves the model's own. Since 0.1.
+     */
+    const int64_t *bound_mins;
+    /**
+     * Greatest values; a negative one leaves the model's own, if it has one. Since 0.1.
+     */
+    const int64_t *bound_maxs;
+    /**
+     * Number of bounds. Since 0.1.
+     */
+    size_t bound_count;
 } deepseek_model_options;
 
 /**
@@ -803,7 +822,9 @@ void deepseek_tensor_free(struct deepseek_tensor *tensor);
  * `DEEPSEEK_STATUS_INVALID_FILE`, `DEEPSEEK_STATUS_INVALID_GRAPH`, or
  * `DEEPSEEK_STATUS_UNSUPPORTED` naming the format, operator or field;
  * `DEEPSEEK_STATUS_BUDGET_EXCEEDED` naming the least budget that would do;
- * `DEEPSEEK_STATUS_NOT_FOUND`, `DEEPSEEK_STATUS_SHAPE_MISMATCH` for a shape that fits no input.
+ * `DEEPSEEK_STATUS_NOT_FOUND`, `DEEPSEEK_STATUS_SHAPE_MISMATCH` for a shape that fits no input;
+ * `DEEPSEEK_STATUS_NOT_FOUND`, `DEEPSEEK_STATUS_INVALID_ARGUMENT` for bounds of a symbol that no
+ * input has, or that are not within the model's own.
  * Since 0.1.
  */
 DEEPSEEK_API
@@ -874,6 +895,18 @@ deepseek_status deepseek_model_get_memory(const struct deepseek_model *model,
                                           struct deepseek_error **err);
 
 /**
+ * Bytes that no run within the bounds of the model's symbols exceeds: what the run at the upper
+ * bounds takes, where all sizes grow with every symbol. Fails with
+ * `DEEPSEEK_STATUS_INVALID_ARGUMENT` naming a symbol without an upper bound, which
+ * `deepseek_model_options` can set. Since 0.1.
+ */
+DEEPSEEK_API
+deepseek_status deepseek_model_get_memory_within_bounds(const struct deepseek_model *model,
+                                                        struct deepseek_memory *out_memory,
+                                                        struct deepseek_buffer **out_details,
+                                                        struct deepseek_error **err);
+
+/**
  * As `deepseek_model_get_memory`, for inputs of the given shapes: input `names[i]` has the
  * `ranks[i]` extents `shapes[i]`. Inputs whose shapes say nothing new may be left out.
  * Since 0.1.
@@ -930,6 +963,16 @@ DEEPSEEK_API
 deepseek_status deepseek_model_save(const struct deepseek_model *model,
                                     const char *path,
                                     struct deepseek_error **err);
+
+/**
+ * As `deepseek_model_save`, and stores the weights a second time, packed for the kernels of this
+ * machine: on machines with the same instruction set, opening the file packs nothing, and
+ * processes share the packed weights. Other machines open it as any other. Since 0.1.
+ */
+DEEPSEEK_API
+deepseek_status deepseek_model_save_packed(const struct deepseek_model *model,
+                                           const char *path,
+                                           struct deepseek_error **err);
 
 /**
  * What a model consists of, as a JSON object: source, name, inputs, outputs, symbols with

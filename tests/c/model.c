@@ -75,6 +75,16 @@ static void saved_models_are_the_model(const deepseek_runtime *runtime, const de
     OK(deepseek_model_save(back, path, &err));
     deepseek_model_free(back);
     back = NULL;
+    /* With packed weights it is the same model too. */
+    OK(deepseek_model_save_packed(model, path, &err));
+    OK(deepseek_model_open(runtime, path, NULL, &back, &err));
+    OK(deepseek_model_get_summary(model, &want, &err));
+    OK(deepseek_model_get_summary(back, &got, &err));
+    CHECK(strcmp(deepseek_buffer_data(want), deepseek_buffer_data(got)) == 0);
+    deepseek_buffer_free(want);
+    deepseek_buffer_free(got);
+    deepseek_model_free(back);
+    back = NULL;
     CHECK(remove(path) == 0);
     FAILS(DEEPSEEK_STATUS_INVALID_ARGUMENT, ".deepseek", deepseek_model_save(model, "x.onnx", &err));
     FAILS(DEEPSEEK_STATUS_IO, "/no/such/place",
@@ -150,6 +160,7 @@ static void memory_is_known_before_running(const deepseek_runtime *runtime)
     deepseek_model *model = make_affine(runtime);
     deepseek_memory a, b, c;
     deepseek_buffer *text = NULL;
+    deepseek_model_options options;
 
     OK(deepseek_model_get_memory(model, symbols, one, 1, &a, NULL, &err));
     OK(deepseek_model_get_memory(model, symbols, five, 1, &b, &text, &err));
@@ -184,7 +195,29 @@ static void memory_is_known_before_running(const deepseek_runtime *runtime)
     OK(deepseek_model_get_memory(model, symbols, five, 1, &b, NULL, &err));
     CHECK(a.arena_bytes >= WIDE * 4 && b.arena_bytes >= 5 * WIDE * 4);
     CHECK(a.arena_bytes < b.arena_bytes);
+    FAILS(DEEPSEEK_STATUS_INVALID_ARGUMENT, "'rows' has no upper bound",
+          deepseek_model_get_memory_within_bounds(model, &a, NULL, &err));
     deepseek_model_free(model);
+    model = NULL;
+
+    /* Where rows are 5 at most, nothing takes more than 5 rows do. */
+    deepseek_model_options_init(&options, sizeof options);
+    options.bound_symbols = symbols;
+    options.bound_mins = one;
+    options.bound_maxs = five;
+    options.bound_count = 1;
+    OK(make_wide(runtime, -1, &options, &model, &err));
+    OK(deepseek_model_get_memory_within_bounds(model, &c, &text, &err));
+    CHECK(c.planned_bytes == b.planned_bytes);
+    CHECK(strstr(deepseek_buffer_data(text), "\"planned_bytes\"") != NULL);
+    deepseek_buffer_free(text);
+    deepseek_model_free(model);
+    model = NULL;
+    FAILS(DEEPSEEK_STATUS_INVALID_ARGUMENT, "1 to 5, the model takes 1 to 4",
+          make_wide(runtime, 4, &options, &model, &err));
+    options.bound_symbols = NULL;
+    FAILS(DEEPSEEK_STATUS_INVALID_ARGUMENT, "bound_symbols",
+          make_wide(runtime, 5, &options, &model, &err));
 }
 
 /* The number that follows `text` in the message of a call that fails with BUDGET_EXCEEDED. */

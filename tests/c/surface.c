@@ -26,6 +26,8 @@ struct play {
     int64_t extents[MOST][8];
     const int64_t *shapes[MOST];
     size_t ranks[MOST];
+    const char *bound_symbols[MOST];
+    int64_t bound_mins[MOST], bound_maxs[MOST];
     deepseek_model_options options;
     char *want_code, *want_parts;
 };
@@ -177,6 +179,11 @@ static void step(struct play *p, char **f)
         p->shape_names[i] = f[1];
         p->ranks[i] = extents_of(f[2], p->extents[i]);
         p->shapes[i] = p->extents[i];
+    } else if (strcmp(f[0], "options_bounds") == 0) {
+        size_t i = p->options.bound_count++;
+        p->bound_symbols[i] = f[1];
+        p->bound_mins[i] = strtoll(f[2], NULL, 10);
+        p->bound_maxs[i] = strcmp(f[3], "~") == 0 ? -1 : strtoll(f[3], NULL, 10);
     } else if (strcmp(f[0], "options") == 0) {
         p->options.memory_budget_bytes = strtoull(f[1], NULL, 10);
         p->options.flags = strcmp(f[2], "1") == 0 ? DEEPSEEK_MODEL_WHOLE : 0;
@@ -240,6 +247,9 @@ static void finish(struct play *p)
     p->options.shape_names = p->shape_names;
     p->options.shapes = p->shapes;
     p->options.shape_ranks = p->ranks;
+    p->options.bound_symbols = p->bound_symbols;
+    p->options.bound_mins = p->bound_mins;
+    p->options.bound_maxs = p->bound_maxs;
     if (p->status == DEEPSEEK_STATUS_OK) {
         p->status = deepseek_graph_build(p->graph, p->runtime, &p->options, &model, &p->error);
     }

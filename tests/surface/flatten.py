@@ -39,6 +39,8 @@ for case in json.load(open(sys.argv[1], encoding="utf-8"))["cases"]:
         line("node", n["op"], n["name"], n["attrs"], listed(n["inputs"]), listed(n["outputs"]))
     for name, shape in graph.get("options", {}).get("shapes", {}).items():
         line("options_shape", name, listed(shape))
+    for symbol, b in graph.get("options", {}).get("bounds", {}).items():
+        line("options_bounds", symbol, str(b["min"]), "~" if b["max"] is None else str(b["max"]))
     if "options" in graph:
         o = graph["options"]
         line("options", str(o["memory_budget_bytes"]), str(int(o["whole"])))

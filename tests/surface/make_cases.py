@@ -40,7 +40,8 @@ def case(name, inputs, nodes, outputs=None, error=None, shapes=None, constants=(
                        for op, attrs, ins, outs in nodes]}
     graph["outputs"] = [[k, k] for k in (outputs or {nodes[-1][3][0]: None})]
     if options:
-        graph["options"] = {"memory_budget_bytes": 0, "whole": False, "shapes": {}, **options}
+        graph["options"] = {"memory_budget_bytes": 0, "whole": False, "shapes": {}, "bounds": {},
+                            **options}
     feed = inputs if feed is None else feed
     expect = {"error": error} if error else {
         "outputs": [v if isinstance(v, dict) else tensor(k, v) for k, v in outputs.items()]}
@@ -168,6 +169,27 @@ case("budget_for_a_wrong_shape", {"x": x23}, neg, shapes=n3,
      options={"memory_budget_bytes": 24, "shapes": {"x": [2, 4]}},
      error=err("SHAPE_MISMATCH", "'x'", "f32[n, 3]", "[2, 4]"))
 case("whole", {"x": x23}, neg, {"y": -x23}, options={"whole": True})
+
+# Bounds that the options set.
+case("inside_the_bounds_of_the_options", {"x": x23}, neg, {"y": -x23}, shapes=n3,
+     options={"bounds": {"n": {"min": 2, "max": 2}}})
+case("above_the_bounds_of_the_options", {"x": x23}, neg, shapes=n3,
+     options={"bounds": {"n": {"min": 1, "max": 1}}},
+     error=err("SHAPE_MISMATCH", "'x'", "symbol n is 2", "1 to 1"))
+case("below_the_bounds_of_the_options", {"x": x23}, neg, shapes=n3,
+     options={"bounds": {"n": {"min": 3, "max": None}}},
+     error=err("SHAPE_MISMATCH", "'x'", "symbol n is 2", "at least 3"))
+case("budget_too_small_for_the_bounds_of_the_options", {"x": x23}, neg, shapes=n3,
+     options={"memory_budget_bytes": 95, "bounds": {"n": {"min": 0, "max": 8}}},
+     error=err("BUDGET_EXCEEDED", "memory_budget_bytes is 95", "raise it to 96"))
+case("bounds_of_an_unknown_symbol", {"x": x23}, neg, shapes=n3,
+     options={"bounds": {"m": {"min": 1, "max": 2}}}, error=err("NOT_FOUND", "'m'", "'n'"))
+case("bounds_beyond_those_of_the_graph", {"x": x23}, neg, shapes=n3,
+     bounds=[{"symbol": "n", "min": 1, "max": 8}], options={"bounds": {"n": {"min": 2, "max": 9}}},
+     error=err("INVALID_ARGUMENT", "'n'", "2 to 9", "1 to 8"))
+case("bounds_that_nothing_meets", {"x": x23}, neg, shapes=n3,
+     options={"bounds": {"n": {"min": 5, "max": 4}}},
+     error=err("INVALID_ARGUMENT", "'n'", "min 5", "max 4"))
 
 path = pathlib.Path(__file__).with_name("cases.json")
 lines = ",\n".join(json.dumps(c, ensure_ascii=False) for c in CASES)

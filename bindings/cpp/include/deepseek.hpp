@@ -117,6 +117,14 @@ struct MemoryReport {
     std::vector<PlannedValue> largest;
 };
 
+/// Range of a symbol, both ends included.
+struct SymbolBounds {
+    /// Least value; 0 leaves the model's own.
+    std::int64_t min = 0;
+    /// Greatest value; none leaves the model's own, if it has one.
+    std::optional<std::int64_t> max = {};
+};
+
 /// How a `Model` is made.
 struct ModelOptions {
     /// Bytes that a run may take beyond the weights; 0 sets no bound. What is too large is cut
@@ -129,6 +137,9 @@ struct ModelOptions {
     std::map<std::string, Shape> shapes = {};
     /// Run nothing in blocks of rows, unless the budget asks for it.
     bool whole = false;
+    /// Ranges of symbols that every run keeps to, by symbol: a run outside throws SHAPE_MISMATCH,
+    /// and what is planned within bounds is planned within these.
+    std::map<std::string, SymbolBounds> bounds = {};
 };
 
 /// A graph compiled for a runtime, with its weights. Immutable.
@@ -137,7 +148,8 @@ public:
     /// Opens an `.onnx` file, a `.deepseek` file, or a directory with a Hugging Face `config.json`
     /// and safetensors weights. Throws IO, INVALID_FILE, INVALID_GRAPH, or UNSUPPORTED naming the format,
     /// operator or field; BUDGET_EXCEEDED naming the least budget that would do; NOT_FOUND,
-    /// SHAPE_MISMATCH for a shape of the options that fits no input.
+    /// SHAPE_MISMATCH for a shape of the options that fits no input; NOT_FOUND, INVALID_ARGUMENT
+    /// for bounds of a symbol that no input has, or that are not within the model's own.
     static Model open(const Runtime &runtime, std::string_view path,
                       const ModelOptions &options = {}) {
         const auto how = raw(options);
@@ -170,7 +182,14 @@ public:
     /// them, such as the files of a tokenizer. What is at `path` is replaced when all is written.
     /// Throws IO naming the path, INVALID_ARGUMENT if its name does not end in `.deepseek`.
     void save(std::string_view path) const {
-        detail::call([&](bridge::Status &s) { raw().save(detail::text(path, "path"), s); });
+        detail::call([&](bridge::Status &s) { raw().save(detail::text(path, "path"), false, s); });
+    }
+
+    /// As `save`, and stores the weights a second time, packed for the kernels of this machine: on
+    /// machines with the same instruction set, opening the file packs nothing, and processes share
+    /// the packed weights.
+    void save_packed(std::string_view path) const {
+        detail::call([&](bridge::Status &s) { raw().save(detail::text(path, "path"), true, s); });
     }
 
     /// What the model consists of, as JSON.
@@ -189,6 +208,14 @@ public:
         }
         return report(
             detail::call([&](bridge::Status &s) { return raw().plan_memory(*rows, s); }));
+    }
+
+    /// Bytes that no run within the bounds of the model's symbols exceeds: what the run at the
+    /// upper bounds takes, where all sizes grow with every symbol. Throws INVALID_ARGUMENT naming a
+    /// symbol without an upper bound; `ModelOptions::bounds` sets it.
+    MemoryReport plan_memory_within_bounds() const {
+        return report(
+            detail::call([&](bridge::Status &s) { return raw().plan_memory_within_bounds(s); }));
     }
 
     /// Exact bytes of a run whose inputs have the given shapes. Throws NOT_FOUND for an
@@ -229,6 +256,10 @@ private:
         auto out = bridge::model_options_new(options.memory_budget_bytes, options.whole);
         for (const auto &[name, shape] : options.shapes) {
             out->add_shape(detail::text(name, "input"), {shape.data(), shape.size()});
+        }
+        for (const auto &[symbol, range] : options.bounds) {
+            out->add_bounds(detail::text(symbol, "symbol"), range.min, range.max.value_or(0),
+                            range.max.has_value());
         }
         return out;
     }

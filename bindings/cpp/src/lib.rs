@@ -145,6 +145,7 @@ mod ffi {
         type ModelOptions;
         fn model_options_new(memory_budget_bytes: u64, whole: bool) -> Box<ModelOptions>;
         fn add_shape(self: &mut ModelOptions, name: &str, shape: &[usize]);
+        fn add_bounds(self: &mut ModelOptions, symbol: &str, min: i64, max: i64, bounded: bool);
 
         type Model;
         fn model_open(
@@ -162,9 +163,10 @@ mod ffi {
         fn inputs(self: &Model) -> Vec<TensorInfo>;
         fn outputs(self: &Model) -> Vec<TensorInfo>;
         fn memory_formula(self: &Model, status: &mut Status) -> String;
-        fn save(self: &Model, path: &str, status: &mut Status);
+        fn save(self: &Model, path: &str, packed: bool, status: &mut Status);
         fn summary_json(self: &Model, status: &mut Status) -> String;
         fn plan_memory(self: &Model, symbols: &Extents, status: &mut Status) -> MemoryReport;
+        fn plan_memory_within_bounds(self: &Model, status: &mut Status) -> MemoryReport;
         fn plan_memory_for_shapes(
             self: &Model,
             shapes: &Extents,

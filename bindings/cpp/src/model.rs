@@ -3,7 +3,7 @@
 use crate::ffi::{MemoryReport, PlannedValue, Status, TensorInfo};
 use crate::status::{give, guard};
 use crate::tensor::dtype_of;
-use deepseek::{Result, RuntimeOptions, TensorSpec, Type};
+use deepseek::{Result, RuntimeOptions, SaveOptions, TensorSpec, Type};
 
 /// Threads, instruction set and byte budget.
 pub(crate) struct Runtime(pub(crate) deepseek::Runtime);
@@ -64,13 +64,19 @@ pub(crate) fn model_options_new(memory_budget_bytes: u64, whole: bool) -> Box<Mo
     Box::new(ModelOptions(deepseek::ModelOptions {
         memory_budget_bytes,
         whole,
-        shapes: Vec::new(),
+        ..Default::default()
     }))
 }
 
 impl ModelOptions {
     pub(crate) fn add_shape(&mut self, name: &str, shape: &[usize]) {
         self.0.shapes.push((name.to_owned(), shape.to_vec()));
+    }
+
+    /// Without `bounded`, the greatest value is the model's own.
+    pub(crate) fn add_bounds(&mut self, symbol: &str, min: i64, max: i64, bounded: bool) {
+        let (symbol, max) = (symbol.to_owned(), bounded.then_some(max));
+        self.0.bounds.push(deepseek::SymbolBounds { symbol, min, max });
     }
 }
 
@@ -107,8 +113,8 @@ impl Model {
         guard(status, String::new(), || Ok(self.0.memory_formula().to_string()))
     }
 
-    pub(crate) fn save(&self, path: &str, status: &mut Status) {
-        guard(status, (), || self.0.save(path));
+    pub(crate) fn save(&self, path: &str, packed: bool, status: &mut Status) {
+        guard(status, (), || self.0.save_with(path, &SaveOptions { packed }));
     }
 
     pub(crate) fn summary_json(&self, status: &mut Status) -> String {
@@ -127,6 +133,10 @@ impl Model {
                 .collect();
             report(self.0.plan_memory(&symbols))
         })
+    }
+
+    pub(crate) fn plan_memory_within_bounds(&self, status: &mut Status) -> MemoryReport {
+        guard(status, MemoryReport::default(), || report(self.0.plan_memory_within_bounds()))
     }
 
     pub(crate) fn plan_memory_for_shapes(

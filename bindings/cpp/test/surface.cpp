@@ -93,6 +93,9 @@ ds::Outputs play(const ds::Runtime &runtime, const std::vector<Line> &lines) {
             graph.output(f[1], values.at(f[2]));
         } else if (f[0] == "options_shape") {
             options.shapes[f[1]] = shape_of(f[2]);
+        } else if (f[0] == "options_bounds") {
+            const auto max = f[3] == "~" ? std::optional<std::int64_t>() : std::stoll(f[3]);
+            options.bounds[f[1]] = {std::stoll(f[2]), max};
         } else if (f[0] == "options") {
             options.memory_budget_bytes = std::stoull(f[1]);
             options.whole = f[2] == "1";

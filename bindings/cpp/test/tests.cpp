@@ -414,6 +414,16 @@ void test_budgets(const ds::Runtime &runtime, const std::string &repository) {
     CHECK_THROWS(wide(options), NotFound, "'q'", "'x'");
     options.shapes = {{"x", {16}}};
     CHECK_THROWS(wide(options), ShapeMismatch, "f32[rows, 16]", "[16]");
+    options = {};
+    CHECK_THROWS(wide(options).plan_memory_within_bounds(), InvalidArgument, "'rows'");
+    options.bounds["rows"] = {1, 300};
+    const auto bounded = wide(options);
+    CHECK_EQ(bounded.plan_memory_within_bounds().planned_bytes, planned(bounded));
+    CHECK_THROWS(run(bounded, 301), ShapeMismatch, "'x'", "rows is 301", "1 to 300");
+    options.bounds["rows"] = {-1, 300};
+    CHECK_THROWS(wide(options), InvalidArgument, "'rows'");
+
+    options.bounds.clear();
     options.shapes = {{"input_ids", {1, 7}}};
     options.memory_budget_bytes = 64;
     const auto encoder = repository + "/tests/golden/hf/bert-mean";

@@ -213,9 +213,12 @@ pub fn build_model<'l>(
     whole: jni::sys::jboolean,
     names: JByteArray<'l>,
     shapes: JLongArray<'l>,
+    symbols: JByteArray<'l>,
+    bounds: JLongArray<'l>,
 ) -> jlong {
     native(env, |env| {
-        let options = model::options(env, memory_budget_bytes, whole, &names, &shapes)?;
+        let options =
+            model::options(env, memory_budget_bytes, whole, &names, &shapes, &symbols, &bounds)?;
         let runtime = handle::get::<Runtime>(runtime)?;
         let graph = handle::get::<Arc<Mutex<Graph>>>(handle)?;
         let model = enter(&graph)?.0.builder.build_with(&runtime, &options)?;

@@ -3,24 +3,43 @@
 use crate::error::{Failure, native};
 use crate::handle;
 use crate::wire::{self, Texts, TextsWriter};
-use deepseek::{Code, Dim, Error, MemoryReport, Model, ModelOptions, Runtime, TensorSpec, Type};
+use deepseek::{
+    Code, Dim, Error, MemoryReport, Model, ModelOptions, Runtime, SaveOptions, SymbolBounds,
+    TensorSpec, Type,
+};
 use jni::objects::{JByteArray, JClass, JLongArray, JObject};
 use jni::sys::{jboolean, jlong};
 use jni::{Env, EnvUnowned, jni_mangle};
 
-/// Options of a model; `names` and `shapes` as in [`plan_shapes`].
+/// Options of a model; `names` and `shapes` as in [`plan_shapes`]; for each of `symbols` two
+/// `bounds`, a negative greatest value for none.
 pub(crate) fn options(
     env: &Env,
     memory_budget_bytes: jlong,
     whole: jboolean,
     names: &JByteArray,
     shapes: &JLongArray,
+    symbols: &JByteArray,
+    bounds: &JLongArray,
 ) -> Result<ModelOptions, Failure> {
     let memory_budget_bytes = u64::try_from(memory_budget_bytes).map_err(|_| {
         let message = format!("memoryBudgetBytes is {memory_budget_bytes}; take 0 to set no bound");
         Error::new(Code::InvalidArgument, message)
     })?;
-    Ok(ModelOptions { memory_budget_bytes, whole, shapes: named_shapes(env, names, shapes)? })
+    let (symbols, ends) = (Texts::read(env, symbols)?, wire::longs(env, bounds)?);
+    let bounds = symbols.decode()?.into_iter().zip(ends.chunks_exact(2));
+    let bounds = bounds.map(|(symbol, ends)| SymbolBounds {
+        symbol: symbol.to_owned(),
+        min: ends[0],
+        max: (ends[1] >= 0).then_some(ends[1]),
+    });
+    Ok(ModelOptions {
+        precision: None,
+        memory_budget_bytes,
+        whole,
+        shapes: named_shapes(env, names, shapes)?,
+        bounds: bounds.collect(),
+    })
 }
 
 /// Shapes by name: `packed` holds for each name a rank, then as many extents.
@@ -52,10 +71,12 @@ pub fn open_model<'l>(
     whole: jboolean,
     names: JByteArray<'l>,
     shapes: JLongArray<'l>,
+    symbols: JByteArray<'l>,
+    bounds: JLongArray<'l>,
 ) -> jlong {
     native(env, |env| {
         let path = wire::text(env, &path)?;
-        let options = options(env, memory_budget_bytes, whole, &names, &shapes)?;
+        let options = options(env, memory_budget_bytes, whole, &names, &shapes, &symbols, &bounds)?;
         let runtime = handle::get::<Runtime>(runtime)?;
         Ok(handle::give(Model::open_with(path, &runtime, &options)?))
     })
@@ -72,10 +93,12 @@ pub fn open_bytes<'l>(
     whole: jboolean,
     names: JByteArray<'l>,
     shapes: JLongArray<'l>,
+    symbols: JByteArray<'l>,
+    bounds: JLongArray<'l>,
 ) -> jlong {
     native(env, |env| {
         let bytes = env.convert_byte_array(&bytes)?;
-        let options = options(env, memory_budget_bytes, whole, &names, &shapes)?;
+        let options = options(env, memory_budget_bytes, whole, &names, &shapes, &symbols, &bounds)?;
         let runtime = handle::get::<Runtime>(runtime)?;
         Ok(handle::give(Model::from_onnx_bytes_with(&bytes, &runtime, &options)?))
     })
@@ -128,6 +151,12 @@ pub fn plan_symbols<'l>(
         let symbols: Vec<_> = names.decode()?.into_iter().zip(values).collect();
         report(env, &handle::get::<Model>(handle)?.plan_memory(&symbols)?)
     })
+}
+
+/// Plans for any run within the bounds of the symbols: see [`report`].
+#[jni_mangle("ai.deepseek.Model", "planBounds")]
+pub fn plan_bounds<'l>(env: EnvUnowned<'l>, _this: JObject<'l>, handle: jlong) -> JByteArray<'l> {
+    native(env, |env| report(env, &handle::get::<Model>(handle)?.plan_memory_within_bounds()?))
 }
 
 /// Plans a run whose inputs have the given shapes: see [`report`]. `shapes` holds for
@@ -207,10 +236,16 @@ pub fn formula<'l>(env: EnvUnowned<'l>, _this: JObject<'l>, handle: jlong) -> JB
 
 /// Writes the model to a `.deepseek` file.
 #[jni_mangle("ai.deepseek.Model", "savePath")]
-pub fn save<'l>(env: EnvUnowned<'l>, _this: JObject<'l>, handle: jlong, path: JByteArray<'l>) {
+pub fn save<'l>(
+    env: EnvUnowned<'l>,
+    _this: JObject<'l>,
+    handle: jlong,
+    path: JByteArray<'l>,
+    packed: jboolean,
+) {
     native(env, |env| {
         let path = wire::text(env, &path)?;
-        handle::get::<Model>(handle)?.save(path)?;
+        handle::get::<Model>(handle)?.save_with(path, &SaveOptions { packed })?;
         Ok(())
     })
 }

@@ -5,7 +5,7 @@ use crate::error::{caught, guard, internal, invalid, open};
 use crate::runtime::Runtime;
 use crate::session::Session;
 use crate::tensor::{convert, entries, extents, options, whole};
-use deepseek::{MemoryReport as Report, Result, Type};
+use deepseek::{MemoryReport as Report, Result, SaveOptions, Type};
 use napi::bindgen_prelude::*;
 use napi_derive::napi;
 use std::collections::BTreeMap;
@@ -105,6 +105,21 @@ pub struct ModelOptions<'env> {
     pub shapes: Option<Object<'env>>,
     /// Run nothing in blocks of rows, unless the budget asks for it.
     pub whole: Option<bool>,
+    /// Ranges of symbols that every run keeps to, both ends included, by symbol: a run outside
+    /// fails with `SHAPE_MISMATCH`, and what is planned within bounds is planned within these. An
+    /// end that is left out is the model's own.
+    #[napi(ts_type = "Record<string, { min?: number, max?: number }>")]
+    pub bounds: Option<Object<'env>>,
+}
+
+/// An entry of `ModelOptions.bounds`.
+#[napi(object, object_to_js = false)]
+#[derive(Default)]
+pub struct BoundsOption {
+    /// Least value.
+    pub min: Option<f64>,
+    /// Greatest value.
+    pub max: Option<f64>,
 }
 
 impl ModelOptions<'_> {
@@ -112,6 +127,7 @@ impl ModelOptions<'_> {
     pub(crate) fn read(value: Unknown) -> Result<deepseek::ModelOptions> {
         let options: ModelOptions = options(value)?;
         Ok(deepseek::ModelOptions {
+            precision: None,
             memory_budget_bytes: whole(
                 options.memory_budget_bytes.unwrap_or(0.0),
                 "options.memoryBudgetBytes",
@@ -121,8 +137,27 @@ impl ModelOptions<'_> {
                 Some(shapes) => read_shapes(shapes.to_unknown(), "options.shapes")?,
                 None => Vec::new(),
             },
+            bounds: match options.bounds {
+                Some(bounds) => read_bounds(bounds.to_unknown(), "options.bounds")?,
+                None => Vec::new(),
+            },
         })
     }
+}
+
+/// Ranges by symbol.
+fn read_bounds(bounds: Unknown, what: &str) -> Result<Vec<deepseek::SymbolBounds>> {
+    let read = |(symbol, value): (String, Unknown)| {
+        if !matches!(value.get_type(), Ok(napi::ValueType::Object)) {
+            return Err(invalid(format!("{what}.{symbol} must be an object of min and max")));
+        }
+        let range: BoundsOption = convert(value, &format!("{what}.{symbol}"))?;
+        let end = |n: f64, end: &str| whole(n, &format!("{what}.{symbol}.{end}")).map(|n| n as i64);
+        let min = end(range.min.unwrap_or(0.0), "min")?;
+        let max = range.max.map(|max| end(max, "max")).transpose()?;
+        Ok(deepseek::SymbolBounds { symbol, min, max })
+    };
+    entries(bounds, what)?.into_iter().map(read).collect()
 }
 
 /// Extents by name.
@@ -147,7 +182,8 @@ impl Model {
     /// `config.json` and safetensors weights. Rejects with `IO`, `INVALID_FILE`, `INVALID_GRAPH`, or
     /// `UNSUPPORTED` naming the format, operator or field; `BUDGET_EXCEEDED` naming the least
     /// budget that would do; `NOT_FOUND`, `SHAPE_MISMATCH` for a shape of the options that
-    /// fits no input.
+    /// fits no input; `NOT_FOUND`, `INVALID_ARGUMENT` for bounds of a symbol that no input has, or
+    /// that are not within the model's own.
     #[napi(
         ts_args_type = "runtime: Runtime, path: string, options?: ModelOptions",
         ts_return_type = "Promise<Model>"
@@ -233,6 +269,27 @@ impl Model {
         guard(env, || self.get()?.save(convert::<String>(path, "path")?))
     }
 
+    /// As `save`, and stores the weights a second time, packed for the kernels of this machine:
+    /// on machines with the same instruction set, opening the file packs nothing, and processes
+    /// share the packed weights.
+    #[napi(ts_args_type = "path: string", ts_return_type = "Promise<void>")]
+    pub fn save_packed<'env>(&self, env: &'env Env, path: Unknown) -> napi::Result<Object<'env>> {
+        match caught(|| Ok((self.get()?.clone(), convert::<String>(path, "path")?))) {
+            Ok((model, path)) => {
+                let save = move || model.save_with(path, &SaveOptions { packed: true });
+                promise(env, Held::default(), save, nothing)
+            }
+            Err(e) => rejected(env, &e),
+        }
+    }
+
+    /// As `savePacked`, on this thread.
+    #[napi(ts_args_type = "path: string")]
+    pub fn save_packed_sync(&self, env: &Env, path: Unknown) -> napi::Result<()> {
+        let options = SaveOptions { packed: true };
+        guard(env, || self.get()?.save_with(convert::<String>(path, "path")?, &options))
+    }
+
     /// The inputs, in order.
     #[napi(getter)]
     pub fn inputs(&self, env: &Env) -> napi::Result<Vec<TensorInfo>> {
@@ -266,6 +323,14 @@ impl Model {
             let values: Vec<_> = values.iter().map(|(n, v)| (n.as_str(), *v)).collect();
             model.plan_memory(&values).map(report)
         })
+    }
+
+    /// Bytes that no run within the bounds of the model's symbols exceeds: what the run at the
+    /// upper bounds takes, where all sizes grow with every symbol. Throws `INVALID_ARGUMENT`
+    /// naming a symbol without an upper bound; `ModelOptions.bounds` sets it.
+    #[napi]
+    pub fn plan_memory_within_bounds(&self, env: &Env) -> napi::Result<MemoryReport> {
+        guard(env, || self.get()?.plan_memory_within_bounds().map(report))
     }
 
     /// Exact bytes of a run whose inputs have the given shapes. Throws `NOT_FOUND` for

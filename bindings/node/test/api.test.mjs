@@ -193,6 +193,17 @@ test('a budget is met, or refused with the least that would do', async () => {
   assert.equal(planned(await wide({ shapes, memoryBudgetBytes: least })), least);
 });
 
+test('bounds of symbols are kept and planned within', async () => {
+  const open = await wide({});
+  assert.throws(() => open.planMemoryWithinBounds(), failure('INVALID_ARGUMENT', "'rows'"));
+  const bounded = await wide({ bounds: { rows: { min: 1, max: 300 } } });
+  const { plannedBytes } = bounded.planMemoryWithinBounds();
+  assert.equal(plannedBytes, bounded.planMemory({ rows: 300 }).plannedBytes);
+  assert.deepEqual(bounded.summary().symbols, { rows: { min: 1, max: 300 } });
+  const x = { shape: [301, 16], data: new Float32Array(16 * 301) };
+  await assert.rejects(bounded.session().run({ x }), failure('SHAPE_MISMATCH', "'x'", 'rows is 301', '1 to 300'));
+});
+
 test('wrong options of a model are named', async () => {
   const rows = [
     [{ memoryBudgetBytes: -1 }, 'INVALID_ARGUMENT', 'memoryBudgetBytes'],
@@ -203,6 +214,9 @@ test('wrong options of a model are named', async () => {
     [{ shapes: { x: 3 } }, 'INVALID_ARGUMENT', 'options.shapes.x'],
     [{ shapes: 3 }, 'INVALID_ARGUMENT', 'options'],
     [{ whole: 1 }, 'INVALID_ARGUMENT', 'options'],
+    [{ bounds: { rows: 3 } }, 'INVALID_ARGUMENT', 'options.bounds.rows'],
+    [{ bounds: { rows: { max: -2 } } }, 'INVALID_ARGUMENT', 'options.bounds.rows.max'],
+    [{ bounds: { row: { max: 2 } } }, 'NOT_FOUND', "'row'", "'rows'"],
     [7, 'INVALID_ARGUMENT', 'options'],
   ];
   for (const [options, status, ...texts] of rows) {

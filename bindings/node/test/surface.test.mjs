@@ -40,8 +40,9 @@ async function play({ graph, inputs }, sync) {
     outputs.forEach((output, i) => values.set(output, made[i]));
   }
   for (const [name, value] of graph.outputs) builder.output(name, values.get(value));
-  const { memory_budget_bytes: memoryBudgetBytes, ...others } = graph.options ?? {};
-  const options = graph.options && { memoryBudgetBytes, ...others };
+  const { memory_budget_bytes: memoryBudgetBytes, bounds = {}, ...others } = graph.options ?? {};
+  const ends = Object.entries(bounds).map(([symbol, { min, max }]) => [symbol, { min, max: max ?? undefined }]);
+  const options = graph.options && { memoryBudgetBytes, bounds: Object.fromEntries(ends), ...others };
   const session = (await builder.build(runtime, options)).session();
   const named = Object.fromEntries(inputs.map((input) => [input.name, tensor(input)]));
   return sync ? session.runSync(named) : session.run(named);

@@ -1,11 +1,12 @@
 //! Options that several commands share.
 
 use clap::Args;
+use deepseek::precision::{Calibration, PrecisionOptions};
 use deepseek::{
-    Code, DType, Error, Model, ModelOptions, Result, RunOptions, Runtime, RuntimeOptions, Tensor,
-    Type,
+    Code, DType, Error, Model, ModelOptions, Result, RunOptions, Runtime, RuntimeOptions,
+    SymbolBounds, Tensor, Type,
 };
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// The model and how it runs.
@@ -17,9 +18,8 @@ pub struct ModelArgs {
     /// Where to run: `cpu`.
     #[arg(long, default_value = "cpu")]
     pub device: String,
-    /// Arithmetic: `f32`.
-    #[arg(long, default_value = "f32")]
-    pub precision: String,
+    #[command(flatten)]
+    pub precision: PrecisionArgs,
     /// Computing threads [default: DEEPSEEK_NUM_THREADS, else all cores].
     #[arg(long)]
     pub threads: Option<usize>,
@@ -34,6 +34,10 @@ pub struct ModelArgs {
     /// Run nothing in blocks of rows, unless the budget asks for it.
     #[arg(long)]
     pub whole: bool,
+    /// Range of a named dimension, once for each; runs outside are refused, and `plan` without
+    /// shapes says what no run inside exceeds. Either end may be left out.
+    #[arg(long, value_name = "SYMBOL=1..512")]
+    pub bounds: Vec<String>,
 }
 
 impl ModelArgs {
@@ -43,12 +47,6 @@ impl ModelArgs {
             return Err(Error::new(
                 Code::Unsupported,
                 format!("device '{}' is not supported yet; use cpu", self.device),
-            ));
-        }
-        if !matches!(self.precision.as_str(), "f32" | "float32") {
-            return Err(Error::new(
-                Code::Unsupported,
-                format!("precision '{}' is not supported yet; use f32", self.precision),
             ));
         }
         if self.threads == Some(0) {
@@ -80,10 +78,62 @@ impl ModelArgs {
     /// The model, opened so that the budget holds for the given shapes.
     pub fn open_for(&self, shapes: &[Shape]) -> Result<Model> {
         let memory_budget_bytes = self.memory_budget.unwrap_or(0);
+        let precision = self.precision.options(&self.model, shapes)?;
         let shapes = shapes.iter().filter(|_| memory_budget_bytes > 0);
         let shapes = shapes.map(|s| (s.name.clone(), s.extents.clone())).collect();
-        let options = ModelOptions { memory_budget_bytes, whole: self.whole, shapes };
+        let bounds = self.bounds.iter().map(|b| parse_bounds(b)).collect::<Result<_>>()?;
+        let options =
+            ModelOptions { memory_budget_bytes, whole: self.whole, shapes, bounds, precision };
         Model::open_with(&self.model, &self.runtime()?, &options)
+    }
+}
+
+/// What a model computes in.
+#[derive(Args)]
+pub struct PrecisionArgs {
+    /// Arithmetic: `f32`, `int8`, or `auto`, which takes what is fastest on this machine inside the
+    /// accuracy budget [default: as the model is].
+    #[arg(long)]
+    pub precision: Option<String>,
+    /// Inputs to calibrate with: an .npz file, or a directory of them, whose arrays are named after the
+    /// inputs and hold samples along the first axis; for an encoder a .txt file of one text a line, or a
+    /// .jsonl file of strings or objects with `text` [default: synthetic ones].
+    #[arg(long, value_name = "DATA")]
+    pub calibrate: Option<PathBuf>,
+    /// Accuracy to keep, 1 being that of f32 [default: 0.99 for auto, 0.95 for int8].
+    #[arg(long, value_name = "PART")]
+    pub accuracy_budget: Option<f64>,
+    /// What accuracy is measured by: `cosine` of outputs, or `top1` agreement.
+    #[arg(long, default_value = "cosine")]
+    pub metric: String,
+}
+
+impl PrecisionArgs {
+    /// The options; `None` to leave the model as it is.
+    pub fn options(&self, model: &Path, shapes: &[Shape]) -> Result<Option<PrecisionOptions>> {
+        let Some(precision) = &self.precision else {
+            let unused = [
+                ("--calibrate", self.calibrate.is_some()),
+                ("--accuracy-budget", self.accuracy_budget.is_some()),
+            ];
+            if let Some((name, _)) = unused.into_iter().find(|u| u.1) {
+                let text = format!("{name} needs --precision int8 or auto");
+                return Err(Error::new(Code::InvalidArgument, text));
+            }
+            return Ok(None);
+        };
+        let calibration = match &self.calibrate {
+            Some(path) => crate::calibration::read(path, model)?,
+            None => Calibration::Synthetic,
+        };
+        Ok(Some(PrecisionOptions {
+            target: precision.parse()?,
+            calibration,
+            shapes: shapes.iter().map(|s| (s.name.clone(), s.extents.clone())).collect(),
+            accuracy_budget: self.accuracy_budget,
+            metric: self.metric.parse()?,
+            ..PrecisionOptions::default()
+        }))
     }
 }
 
@@ -166,6 +216,20 @@ impl ShapeArgs {
         }
         Ok(given)
     }
+}
+
+fn parse_bounds(text: &str) -> Result<SymbolBounds> {
+    let wrong = || {
+        let text = format!("--bounds '{text}': write SYMBOL=1..512, SYMBOL=1.. or SYMBOL=..512");
+        Error::new(Code::InvalidArgument, text)
+    };
+    let (symbol, range) = text.split_once('=').ok_or_else(wrong)?;
+    let (min, max) = range.split_once("..").ok_or_else(wrong)?;
+    let end = |text: &str| match text {
+        "" => Ok(None),
+        _ => text.parse::<u32>().map(|n| Some(i64::from(n))).map_err(|_| wrong()),
+    };
+    Ok(SymbolBounds { symbol: symbol.to_owned(), min: end(min)?.unwrap_or(0), max: end(max)? })
 }
 
 fn parse_shape(text: &str) -> Result<Shape> {

@@ -24,23 +24,26 @@
 //! ```
 
 mod builder;
+mod calibration;
 mod embedder;
 pub mod json;
 mod model;
 mod session;
 
 pub use builder::{GraphBuilder, ValueRef};
+pub use calibration::calibration_texts;
 pub use deepseek_graph::passes::ragged::{InputKind, OutputKind, PackedInput, PackedOutput};
 pub use deepseek_graph::text::parse_attrs;
 pub use deepseek_graph::{Attr, Attrs, Bindings, Dim, Symbol, Type, Value};
 pub use deepseek_import::package::verify as verify_package;
+pub use deepseek_runtime::precision;
 pub use deepseek_runtime::{
     Cancel, Cut, MemoryReport, PlannedKind, PlannedSpan, PlannedValue, Profile, ProfileEvent,
     ProfileTensor, Ragged, Runtime, RuntimeOptions,
 };
 pub use deepseek_tensor::{Buffer, Code, DType, Element, Error, Result, Tensor, heap_bytes};
 pub use embedder::Embedder;
-pub use model::{Model, ModelOptions, ModelSummary, TensorSpec};
+pub use model::{Model, ModelOptions, ModelSummary, SaveOptions, SymbolBounds, TensorSpec};
 pub use session::{Announced, Lists, Outputs, PendingRun, RunOptions, Session};
 
 /// Version of the library, `major.minor.patch`.

@@ -1,11 +1,12 @@
 //! A loaded model.
 
 use crate::{Runtime, Session};
-use deepseek_graph::{Bindings, Dim, Graph, Type, ValueId};
-use deepseek_import::package::{self, Package, SentenceEncoder};
+use deepseek_graph::{Bindings, Dim, Graph, Symbol, Type, ValueId};
+use deepseek_import::package::{self, Package, PackedConstants, SentenceEncoder};
+use deepseek_runtime::precision::{Precision, PrecisionOptions, Target};
 use deepseek_runtime::{Cut, LowerOptions, MemoryReport, Plan, Ragged};
-use deepseek_tensor::{Result, ensure, err};
-use std::collections::BTreeMap;
+use deepseek_tensor::{Result, bail, ensure, err};
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
@@ -32,6 +33,7 @@ struct Inner {
 struct Extras {
     files: BTreeMap<String, bytes::Bytes>,
     encoder: Option<SentenceEncoder>,
+    precision: Option<String>,
 }
 
 /// Name and type of an input or output.
@@ -56,6 +58,31 @@ pub struct ModelOptions {
     /// Shapes of inputs for which the budget must hold, else opening fails. Where there are none,
     /// the upper bounds of the model's symbols count, if all have one.
     pub shapes: Vec<(String, Vec<usize>)>,
+    /// Ranges of symbols that every run keeps to: a run outside is refused, and what is planned
+    /// within bounds is planned within these.
+    pub bounds: Vec<SymbolBounds>,
+    /// Compute in less than `f32`, calibrated and under an accuracy budget; see
+    /// [`Model::precision_report`]. `None` leaves the model as it is.
+    pub precision: Option<PrecisionOptions>,
+}
+
+/// The range of a symbol, both ends included.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SymbolBounds {
+    /// Name of the symbol.
+    pub symbol: String,
+    /// Least value; 0 leaves the model's own.
+    pub min: i64,
+    /// Greatest value; `None` leaves the model's own, if it has one.
+    pub max: Option<i64>,
+}
+
+/// How a model is saved. The default suits every machine.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SaveOptions {
+    /// Store the weights a second time, packed for the kernels of this machine: on machines with the same
+    /// instruction set, opening the file packs nothing, and processes share the packed weights.
+    pub packed: bool,
 }
 
 /// What `inspect` shows.
@@ -93,7 +120,9 @@ impl Model {
     ///
     /// # Errors
     /// As [`Model::open`]; `BudgetExceeded` naming the least number of bytes that would do;
-    /// `NotFound` or `ShapeMismatch` for a shape that fits no input.
+    /// `NotFound` or `ShapeMismatch` for a shape that fits no input; `NotFound` or
+    /// `InvalidArgument` for bounds of a symbol that the inputs do not have, or that are not
+    /// within the model's own.
     pub fn open_with(
         path: impl AsRef<Path>,
         runtime: &Runtime,
@@ -101,9 +130,13 @@ impl Model {
     ) -> Result<Model> {
         let package = package::open(path)?;
         let source = package.source.clone();
-        let (graph, extras) =
-            (package.graph, Extras { files: package.files, encoder: package.encoder });
-        Model::lower(graph, runtime, &source, extras, options)
+        let Package { graph, files, encoder, precision, packed, .. } = package;
+        if let Some(packed) = packed
+            && packed.machine == deepseek_runtime::packed_for(runtime.isa())
+        {
+            runtime.offer_packed(&graph, packed.constants);
+        }
+        Model::lower(graph, runtime, &source, Extras { files, encoder, precision }, options)
     }
 
     /// Writes the model to a `.deepseek` file: its graph as the compiler has prepared it, its weights, and
@@ -113,6 +146,14 @@ impl Model {
     /// # Errors
     /// `Io` naming the path; `InvalidArgument` if its name does not end in `.deepseek`.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
+        self.save_with(path, &SaveOptions::default())
+    }
+
+    /// As [`Model::save`], with options.
+    ///
+    /// # Errors
+    /// As [`Model::save`].
+    pub fn save_with(&self, path: impl AsRef<Path>, options: &SaveOptions) -> Result<()> {
         let path = path.as_ref();
         ensure!(
             path.extension().is_some_and(|e| e.eq_ignore_ascii_case(package::EXTENSION)),
@@ -121,9 +162,20 @@ impl Model {
             path.display(),
             package::EXTENSION
         );
-        let Extras { files, encoder } = self.0.extras.clone();
+        let Extras { files, encoder, precision } = self.0.extras.clone();
         let (graph, source) = (self.0.prepared.clone(), self.0.source.clone());
-        package::save(&Package { graph, source, files, encoder }, path)
+        let packed = match options.packed {
+            true => Some(PackedConstants {
+                machine: deepseek_runtime::packed_for(self.runtime().isa()),
+                constants: deepseek_runtime::packed_constants(
+                    &graph,
+                    self.runtime(),
+                    &self.0.options,
+                )?,
+            }),
+            false => None,
+        };
+        package::save(&Package { graph, source, files, encoder, precision, packed }, path)
     }
 
     /// Loads an ONNX model from memory. External data is refused: it has no directory.
@@ -174,30 +226,39 @@ impl Model {
     }
 
     fn lower(
-        graph: Graph,
+        mut graph: Graph,
         runtime: &Runtime,
         source: &str,
-        extras: Extras,
+        mut extras: Extras,
         options: &ModelOptions,
     ) -> Result<Model> {
         let spec = |graph: &Graph, name: &str, id: ValueId| TensorSpec {
             name: name.to_owned(),
             ty: graph.fact(id).ty.clone(),
         };
+        let inputs = graph.inputs().iter();
+        let inputs: Vec<TensorSpec> =
+            inputs.map(|id| spec(&graph, &graph.value(*id).name, *id)).collect();
+        narrow(&mut graph, &inputs, &options.bounds)?;
         let at = match options.shapes.is_empty() {
             true => None,
             false => {
-                let inputs = graph.inputs().iter();
-                let inputs: Vec<TensorSpec> =
-                    inputs.map(|id| spec(&graph, &graph.value(*id).name, *id)).collect();
                 let shapes: Vec<(&str, &[usize])> =
                     options.shapes.iter().map(|(n, s)| (n.as_str(), s.as_slice())).collect();
                 Some(bind_shapes(&inputs, &shapes)?)
             }
         };
+        let asked = options.precision.as_ref();
+        let prepared = match asked.filter(|p| p.target != Target::Only(Precision::F32)) {
+            Some(precision) => {
+                let compiled = deepseek_runtime::precision::compile(&graph, runtime, precision)?;
+                extras.precision = Some(compiled.report.to_json());
+                compiled.graph
+            }
+            None => deepseek_runtime::prepare(graph)?,
+        };
         let memory_budget_bytes = options.memory_budget_bytes;
         let options = LowerOptions { whole: options.whole, memory_budget_bytes, at };
-        let prepared = deepseek_runtime::prepare(graph)?;
         let plan = Arc::new(deepseek_runtime::lower(&prepared, runtime, &options)?);
         let graph = plan.graph();
         let inputs =
@@ -224,6 +285,22 @@ impl Model {
     /// The outputs, in order.
     pub fn outputs(&self) -> &[TensorSpec] {
         &self.0.outputs
+    }
+
+    /// Why its layers have the precisions that they have, as one JSON object (the fields of
+    /// [`PrecisionReport`](deepseek_runtime::precision::PrecisionReport)); `None` for a model that was not
+    /// compiled for less than `f32`.
+    pub fn precision_report(&self) -> Option<&str> {
+        self.0.extras.precision.as_deref()
+    }
+
+    /// `f32`, or what the model was compiled for: `int8` or `auto`.
+    pub fn precision(&self) -> String {
+        let report = self.precision_report().and_then(|r| {
+            let report: serde_json::Value = serde_json::from_str(r).ok()?;
+            Some(report.get("requested")?.as_str()?.to_owned())
+        });
+        report.unwrap_or_else(|| "f32".to_owned())
     }
 
     /// A new session.
@@ -327,8 +404,7 @@ impl Model {
         let bounds = self.0.plan.graph().bounds();
         let mut out = BTreeMap::new();
         for spec in &self.0.inputs {
-            let Type::Tensor(_, Some(dims)) = &spec.ty else { continue };
-            for symbol in dims.iter().flat_map(Dim::symbols) {
+            for symbol in symbols_of(&spec.ty) {
                 out.insert(symbol.name().to_owned(), bounds.get(&symbol));
             }
         }
@@ -355,6 +431,43 @@ impl Model {
             parameter_bytes: parameters.iter().map(|t| t.size_bytes() as u64).sum(),
             symbols: self.symbols(),
         }
+    }
+}
+
+/// Sets bounds of symbols of the inputs, which lie within those that the graph was made for.
+fn narrow(graph: &mut Graph, inputs: &[TensorSpec], bounds: &[SymbolBounds]) -> Result<()> {
+    let known: BTreeSet<Symbol> = inputs.iter().flat_map(|spec| symbols_of(&spec.ty)).collect();
+    for SymbolBounds { symbol, min, max } in bounds {
+        let Some(known) = known.iter().find(|s| s.name() == symbol) else {
+            let names: Vec<_> = known.iter().map(|s| format!("'{}'", s.name())).collect();
+            let names = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
+            bail!(
+                NotFound,
+                "bounds of symbol '{symbol}', which no input has; the model's symbols are {names}"
+            );
+        };
+        let (least, most) = graph.bounds().get(known);
+        let (min, max) = (if *min == 0 { least } else { *min }, max.or(most));
+        let shown = |(min, max): (i64, Option<i64>)| match max {
+            Some(max) => format!("{min} to {max}"),
+            None => format!("{min} and up"),
+        };
+        ensure!(
+            min >= least && most.is_none_or(|most| max.is_some_and(|max| max <= most)),
+            InvalidArgument,
+            "bounds of symbol '{symbol}' are {}, the model takes {}; choose a part of that",
+            shown((min, max)),
+            shown((least, most))
+        );
+        graph.set_bound(symbol, min, max)?;
+    }
+    Ok(())
+}
+
+fn symbols_of(ty: &Type) -> Vec<Symbol> {
+    match ty {
+        Type::Tensor(_, Some(dims)) => dims.iter().flat_map(Dim::symbols).collect(),
+        _ => Vec::new(),
     }
 }
 

@@ -2,7 +2,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use deepseek::{Code, Embedder, Model, RunOptions, Runtime, RuntimeOptions, Tensor};
+use deepseek::isa::{Isa, Level};
+use deepseek::{Code, Embedder, Model, RunOptions, Runtime, RuntimeOptions, SaveOptions, Tensor};
 use std::path::{Path, PathBuf};
 
 fn runtime() -> Runtime {
@@ -44,6 +45,48 @@ fn a_saved_model_has_the_bits_of_the_model() {
     std::fs::remove_file(&path).unwrap();
     let e = model.save(output("bert.onnx")).unwrap_err();
     assert_eq!(e.code(), Code::InvalidArgument, "{e}");
+}
+
+#[test]
+fn packed_constants_are_taken_from_the_file_on_their_machine_alone() {
+    let (plain, path) = (output("plain-weights.deepseek"), output("packed-weights.deepseek"));
+    let packed = SaveOptions { packed: true };
+    let model = Model::open(golden("bert-mean"), &runtime()).unwrap();
+    model.save(&plain).unwrap();
+    model.save_with(&path, &packed).unwrap();
+    let (less, more) = (std::fs::read(&plain).unwrap(), std::fs::read(&path).unwrap());
+    assert!(more.len() > less.len() + less.len() / 4, "{} and {}", less.len(), more.len());
+    let back = Model::open(&path, &runtime()).unwrap();
+    assert_eq!(run(&back), run(&model));
+    back.save_with(&path, &packed).unwrap();
+    assert!(std::fs::read(&path).unwrap() == more, "the same model gives the same bytes");
+    back.save(&path).unwrap();
+    assert!(std::fs::read(&path).unwrap() == less, "and without packed constants what it had");
+
+    // Packed constants that are all zero: who takes them from the file gives other answers.
+    model.save_with(&path, &packed).unwrap();
+    let mut package = deepseek_import::package::load(&path).unwrap();
+    for t in package.packed.as_mut().unwrap().constants.values_mut() {
+        *t = Tensor::zeros(t.dtype(), t.shape()).unwrap();
+    }
+    deepseek_import::package::save(&package, &path).unwrap();
+    assert_ne!(run(&Model::open(&path, &runtime()).unwrap()), run(&model));
+    if runtime().isa().level() != Level::Scalar {
+        let isa = Some(Isa::at(Level::Scalar).unwrap());
+        let scalar =
+            Runtime::new(&RuntimeOptions { threads: 1, isa, ..Default::default() }).unwrap();
+        let want = run(&Model::open(&plain, &scalar).unwrap());
+        assert_eq!(run(&Model::open(&path, &scalar).unwrap()), want);
+    }
+    // Of a wrong size they are not taken at all.
+    for t in package.packed.as_mut().unwrap().constants.values_mut() {
+        *t = Tensor::zeros(t.dtype(), &[t.len() + 1]).unwrap();
+    }
+    deepseek_import::package::save(&package, &path).unwrap();
+    assert_eq!(run(&Model::open(&path, &runtime()).unwrap()), run(&model));
+    for p in [plain, path] {
+        std::fs::remove_file(p).unwrap();
+    }
 }
 
 #[test]

@@ -4,8 +4,8 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use deepseek::{
-    DType, Error, GraphBuilder, ModelOptions, Result, RunOptions, Runtime, RuntimeOptions, Tensor,
-    Value, ValueRef, parse_attrs,
+    DType, Error, GraphBuilder, ModelOptions, Result, RunOptions, Runtime, RuntimeOptions,
+    SymbolBounds, Tensor, Value, ValueRef, parse_attrs,
 };
 use serde_json::Value as Json;
 use std::collections::BTreeMap;
@@ -42,10 +42,17 @@ fn options(j: &Json) -> ModelOptions {
         shape.as_array().unwrap().iter().map(|d| d.as_u64().unwrap() as usize).collect()
     };
     let shapes = options["shapes"].as_object().unwrap().iter();
+    let bounds = options["bounds"].as_object().unwrap().iter();
+    let bounds = bounds.map(|(symbol, b)| SymbolBounds {
+        symbol: symbol.clone(),
+        min: b["min"].as_i64().unwrap(),
+        max: b["max"].as_i64(),
+    });
     ModelOptions {
         memory_budget_bytes: options["memory_budget_bytes"].as_u64().unwrap(),
         whole: options["whole"].as_bool().unwrap(),
         shapes: shapes.map(|(name, shape)| (name.clone(), extents(shape))).collect(),
+        bounds: bounds.collect(),
     }
 }
 

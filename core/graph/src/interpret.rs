@@ -5,7 +5,7 @@
 //!
 //! [`Operator::eval`]: crate::Operator::eval
 
-use crate::{Bindings, Env, EvalArgs, Graph, Type, Value};
+use crate::{Bindings, DimError, Env, EvalArgs, Graph, Type, Value};
 use deepseek_tensor::{Result, bail, ensure, err};
 
 /// The environment of operators that have no subgraphs.
@@ -118,11 +118,19 @@ pub fn bind_inputs<'a>(graph: &Graph, inputs: impl Iterator<Item = &'a Value>) -
     }
     // Lone symbols first, so that `2*seq+1` is checked rather than solved.
     deferred.sort_by_key(|(_, _, dim, _)| dim.as_symbol().is_none());
-    for (def, axis, dim, extent) in deferred {
+    for (def, axis, dim, extent) in &deferred {
         bindings
-            .unify(dim, extent)
+            .unify(dim, *extent)
             .map_err(|e| err!(ShapeMismatch, "input '{}' axis {axis} ({dim}): {e}", def.name))?;
     }
-    graph.bounds().check(&bindings).map_err(|e| err!(ShapeMismatch, "{e}"))?;
+    graph.bounds().check(&bindings).map_err(|e| {
+        let DimError::OutOfBounds { symbol, .. } = &e else { return err!(ShapeMismatch, "{e}") };
+        match deferred.iter().find(|(_, _, dim, _)| dim.symbols().contains(symbol)) {
+            Some((def, axis, dim, _)) => {
+                err!(ShapeMismatch, "input '{}' axis {axis} ({dim}): {e}", def.name)
+            }
+            None => err!(ShapeMismatch, "{e}"),
+        }
+    })?;
     Ok(bindings)
 }

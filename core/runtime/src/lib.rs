@@ -18,6 +18,7 @@ mod lower;
 mod packs;
 mod plan;
 mod pool;
+pub mod precision;
 mod profile;
 mod ragged;
 pub mod registry;
@@ -42,7 +43,7 @@ pub fn prepare(graph: Graph) -> Result<Graph> {
 pub use cancel::Cancel;
 pub use deepseek_kernels_cpu::{Isa, Level};
 pub use lower::{LowerOptions, lower};
-pub use packs::Packs;
+pub use packs::{Packs, Storable, packed_constants, packed_for};
 pub use plan::{MemoryReport, Plan, PlannedKind, PlannedSpan, PlannedValue};
 pub use pool::{ActiveRun, ThreadPool};
 pub use profile::{Profile, ProfileEvent, ProfileTensor};

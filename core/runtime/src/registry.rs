@@ -6,8 +6,9 @@
 //! this is where constant weights are packed. An operator without a candidate runs
 //! on its scalar reference.
 
-use crate::packs::Packs;
+use crate::packs::{Packs, Storable};
 use deepseek_graph::{Dim, Fact, Graph, Node};
+use deepseek_kernels_cpu::gemm::SharedFloats;
 use deepseek_kernels_cpu::{Isa, Parallel};
 use deepseek_tensor::{DType, Dims, Element, Result, Tensor, ensure, err};
 use std::sync::Arc;
@@ -68,6 +69,20 @@ impl<'a> PrepareArgs<'a> {
         make: impl FnOnce(&Tensor) -> Result<T>,
     ) -> Result<Arc<T>> {
         self.packs.get(constant, form, || make(&constant.to_contiguous()?))
+    }
+
+    /// As [`PrepareArgs::pack`], of a form that a model's file may hold; see [`Packs::get_stored`].
+    ///
+    /// # Errors
+    /// Those of `make`.
+    pub fn pack_stored<T: Storable>(
+        &self,
+        constant: &Tensor,
+        form: &str,
+        restore: impl FnOnce(SharedFloats) -> Option<T>,
+        make: impl FnOnce(&Tensor) -> Result<T>,
+    ) -> Result<Arc<T>> {
+        self.packs.get_stored(constant, form, restore, || make(&constant.to_contiguous()?))
     }
 
     /// Constant tensor behind input `i`, if it is one.

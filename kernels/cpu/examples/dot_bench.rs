@@ -88,7 +88,7 @@ fn main() {
                     print("s32", t);
                     let t = best(threads, seconds, || {
                         let (bias, col_scale) = (Some(&scales[..]), &scales[..]);
-                        let (scale, activation) = (0.1, None);
+                        let (scale, activation) = (&[0.1][..], None);
                         let out =
                             ByteOut::F32 { scale, col_scale, bias, activation, c: floats, row: n };
                         gemm_i8(isa, &par, m, a, 3, &packed, out, &mut scratch);

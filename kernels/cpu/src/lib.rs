@@ -41,8 +41,8 @@
 //!   Between levels, low bits may differ (different vector widths sum in different orders, and only
 //!   levels above scalar fuse multiply and add).
 //! * Nothing is allocated per call. Kernels that need workspace say how much (`*_scratch`) and take
-//!   it as `&mut [f32]`. Prepacked weights ([`gemm::PackedA`], [`gemm::PackedB`]) own their memory
-//!   and are made once.
+//!   it as `&mut [f32]`. Prepacked weights ([`gemm::PackedA`], [`gemm::PackedB`]) own their memory, or
+//!   share it with a mapped file, and are made once.
 //! * Lengths are asserted on entry, before any pointer loop; a wrong length is a bug of the caller
 //!   and panics with both sides of the mismatch.
 //!
@@ -79,3 +79,6 @@ pub mod softmax;
 
 pub use isa::{Isa, Level};
 pub use parallel::{Parallel, Serial};
+
+/// Version of the orders in which constants are packed, which files may hold: it rises when one changes.
+pub const PACKED_FORMAT: u32 = 1;

@@ -213,6 +213,89 @@ pub fn dynamic_range(isa: Isa, par: &dyn Parallel, x: &[f32]) -> (f32, u8) {
     (scale, (-low / scale).round_ties_even().clamp(0.0, 255.0) as u8)
 }
 
+struct QuantizeRow128<'a> {
+    x: &'a [f32],
+    factors: Option<&'a [f32]>,
+    y: &'a mut [u8],
+}
+
+impl Kernel for QuantizeRow128<'_> {
+    type Output = f32;
+    #[inline(always)]
+    fn call<S: Simd>(self, s: S) -> f32 {
+        let QuantizeRow128 { x, factors, y } = self;
+        let k = x.len();
+        // SAFETY: every access is to elements `i..i + n` of slices of `k`.
+        let at = |i: usize, n: usize| unsafe {
+            let v = s.load_n(x[i..i + n].as_ptr(), n);
+            match factors {
+                Some(f) => s.mul(v, s.load_n(f[i..i + n].as_ptr(), n)),
+                None => v,
+            }
+        };
+        let mut most = s.zero();
+        for i in (0..k).step_by(S::LANES) {
+            let v = s.abs(at(i, S::LANES.min(k - i)));
+            most = s.max(most, s.select(s.unordered(v, v), s.zero(), v));
+        }
+        let mut lanes = [0f32; MAX_LANES];
+        // SAFETY: the array holds a vector.
+        unsafe { s.store(lanes.as_mut_ptr(), most) };
+        let most = lanes[..S::LANES].iter().fold(0f32, |m, x| m.max(*x));
+        let usable = most >= f32::MIN_POSITIVE * 127.0;
+        let (by, scale) = if usable { (127.0 / most, most / 127.0) } else { (0.0, 1.0) };
+        let (by, middle) = (s.splat(by), s.splat_i(128));
+        for i in (0..k).step_by(S::LANES) {
+            let n = S::LANES.min(k - i);
+            let v = s.mul(at(i, n), by);
+            let v = s.select(s.unordered(v, v), s.zero(), v);
+            let v = s.add_i(s.to_int(v), middle);
+            let to = y[i..i + n].as_mut_ptr();
+            // SAFETY: `n` bytes of the row, or a whole vector of them.
+            unsafe {
+                if n == S::LANES {
+                    s.store_low_bytes(to, v);
+                } else {
+                    let mut q = [0u8; MAX_LANES];
+                    s.store_low_bytes(q.as_mut_ptr(), v);
+                    to.copy_from_nonoverlapping(q.as_ptr(), n);
+                }
+            }
+        }
+        scale
+    }
+}
+
+/// Quantises each row of `x` `[rows, k]` around the zero point 128: `y = round(x factor (127 / most)) +
+/// 128` with the greatest magnitude `most` of the row, whose scale is `most / 127`. A row of zeros has
+/// scale 1, NaN counts as 0. `factors` has one number for each column.
+///
+/// # Panics
+/// When a length disagrees.
+pub fn quantize_rows(
+    isa: Isa,
+    par: &dyn Parallel,
+    k: usize,
+    x: &[f32],
+    factors: Option<&[f32]>,
+    y: &mut [u8],
+    scales: &mut [f32],
+) {
+    let rows = scales.len();
+    assert_eq!(x.len(), rows * k, "quantize_rows: input length against {rows} rows of {k}");
+    assert_eq!(y.len(), x.len(), "quantize_rows: output length against input length");
+    assert!(factors.is_none_or(|f| f.len() == k), "quantize_rows: factors against {k} columns");
+    let (y, scales) = (Shared::new(y), Shared::new(scales));
+    split(par, rows, STEP.div_ceil(4 * k.max(1)), &|first, n| {
+        for r in first..first + n {
+            // SAFETY: each task has rows of its own.
+            let (y, scale) = unsafe { (y.part(r * k, k), scales.part(r, 1)) };
+            let x = &x[r * k..(r + 1) * k];
+            scale[0] = isa.dispatch(QuantizeRow128 { x, factors, y });
+        }
+    });
+}
+
 /// `y[r, c] = activation(acc[r, c] row_scale col_scale[c] + bias[c])`: the way out of an 8-bit product.
 /// `col_scale` has one value or `cols`; `bias` has `cols`.
 ///

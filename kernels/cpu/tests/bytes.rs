@@ -58,6 +58,37 @@ fn quantisation_rounds_to_even_and_saturates() {
 }
 
 #[test]
+fn rows_are_quantised_by_what_they_hold() {
+    for isa in isas() {
+        for (rows, k) in [(1, 1), (3, 16), (5, 77), (40, 384)] {
+            let mut x: Vec<f32> = values(rows * k, 5).iter().map(|v| v * 30.0).collect();
+            x[..k].fill(0.0);
+            if rows > 2 {
+                x[k] = f32::NAN;
+                x[2 * k + 1] = f32::INFINITY;
+            }
+            let factors: Vec<f32> = values(k, 6).iter().map(|v| 0.5 + v.abs()).collect();
+            for factors in [None, Some(&factors[..])] {
+                let (mut y, mut scales) = (vec![0u8; x.len()], vec![0.0; rows]);
+                quantize_rows(isa, &Threads(2), k, &x, factors, &mut y, &mut scales);
+                for (r, row) in x.chunks(k).enumerate() {
+                    let of = |(j, x): (usize, &f32)| factors.map_or(*x, |f| x * f[j]);
+                    let row: Vec<f32> = row.iter().enumerate().map(of).collect();
+                    let most = row.iter().fold(0f32, |m, x| m.max(x.abs()));
+                    let (by, scale) =
+                        if most > 0.0 { (127.0 / most, most / 127.0) } else { (0.0, 1.0) };
+                    assert_eq!(scales[r], scale, "{isa:?} row {r} of {k}");
+                    for (j, x) in row.iter().enumerate() {
+                        let want = ((x * by).round_ties_even() as i32 + 128) as u8;
+                        assert_eq!(y[r * k + j], want, "{isa:?} {x} in row {r} of {k}");
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
 fn sums_are_rescaled_by_row_and_column() {
     for isa in isas() {
         let (sums, scales, bias) = ([10, -20], [0.5, 0.25], [1.0, 2.0]);

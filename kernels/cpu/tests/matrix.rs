@@ -206,8 +206,11 @@ fn sums_leave_rescaled_or_requantised() {
                 let scale = if per_column { &scales[..] } else { &scales[..1] };
                 let of = |j: usize| if per_column { scales[j] } else { scales[0] };
                 let mut y = vec![0.0; m * n];
+                let rows: Vec<f32> = (0..m).map(|i| 0.02 + i as f32 * 0.003).collect();
+                let rows = if per_column { &rows[..] } else { &[0.02] };
+                let row_scale = |i: usize| rows[if rows.len() == 1 { 0 } else { i / n }];
                 let out = ByteOut::F32 {
-                    scale: 0.02,
+                    scale: rows,
                     col_scale: scale,
                     bias: per_column.then_some(&bias[..]),
                     activation: per_column.then_some(Unary::Relu),
@@ -217,12 +220,35 @@ fn sums_leave_rescaled_or_requantised() {
                 gemm_i8(isa, &par, m, case.a(), case.a_zero, &packed, out, &mut scratch);
                 let want: Vec<f32> = (0..m * n)
                     .map(|i| {
-                        let y = sums[i] as f32 * (0.02 * of(i % n));
+                        let y = sums[i] as f32 * (row_scale(i) * of(i % n));
                         if per_column { (y + bias[i % n]).max(0.0) } else { y }
                     })
                     .collect();
                 failures.check(y == want, || format!("{isa:?} f32 {m}x{n}x{}", case.k));
 
+                if per_column {
+                    for (signed, zero) in [(false, 30), (true, -90)] {
+                        let mut y = vec![0u8; m * n];
+                        let out = ByteOut::Activated {
+                            scale,
+                            bias: Some(&int_bias),
+                            activation: Unary::Clip { min: -0.5, max: 0.7 },
+                            inverse: 120.0,
+                            zero,
+                            signed,
+                            c: &mut y,
+                            row: n,
+                        };
+                        gemm_i8(isa, &par, m, case.a(), case.a_zero, &packed, out, &mut scratch);
+                        let same = (0..m * n).all(|i| {
+                            let x = sums[i].wrapping_add(int_bias[i % n]) as f32 * of(i % n);
+                            let x = (x.clamp(-0.5, 0.7) * 120.0).round_ties_even() as i32 + zero;
+                            let (low, high) = if signed { (-128, 127) } else { (0, 255) };
+                            y[i] == x.clamp(low, high) as u8
+                        });
+                        failures.check(same, || format!("{isa:?} activated {m}x{n}x{}", case.k));
+                    }
+                }
                 let quantised = |i: usize, zero: i32, (low, high): (i32, i32)| {
                     let b = if per_column { int_bias[i % n] } else { 0 };
                     let y = (sums[i].wrapping_add(b) as f32 * of(i % n)).round_ties_even();

@@ -60,7 +60,7 @@ pub fn run(args: &Args, out: &mut impl Write) -> Result<()> {
             json!({
                 "model": args.model.model.display().to_string(),
                 "device": "cpu",
-                "precision": "f32",
+                "precision": model.precision(),
                 "threads": threads,
                 "runs": args.iters,
                 "median_ms": median,
@@ -72,7 +72,9 @@ pub fn run(args: &Args, out: &mut impl Write) -> Result<()> {
             }),
         );
     }
-    say(out, format_args!("{} on cpu, f32, {threads} threads", args.model.model.display()))?;
+    let precision = model.precision();
+    let name = args.model.model.display();
+    say(out, format_args!("{name} on cpu, {precision}, {threads} threads"))?;
     say(out, format_args!("  load      {load_ms:10.2} ms"))?;
     say(out, format_args!("  run       {median:10.2} ms   median of {}", args.iters))?;
     say(out, format_args!("            {p10:10.2} to {p90:.2} ms for 8 in 10"))?;

@@ -1,8 +1,8 @@
 //! `deepseek convert`.
 
-use crate::options::human_bytes;
+use crate::options::{PrecisionArgs, ShapeArgs, human_bytes};
 use crate::say;
-use deepseek::{Model, Result, Runtime};
+use deepseek::{Model, ModelOptions, Result, Runtime, SaveOptions};
 use std::io::Write;
 use std::path::PathBuf;
 
@@ -13,6 +13,13 @@ pub struct Args {
     input: PathBuf,
     /// The `.deepseek` file to write.
     output: PathBuf,
+    /// Store the weights a second time, packed for this machine, so that opening the file packs nothing.
+    #[arg(long)]
+    packed: bool,
+    #[command(flatten)]
+    precision: PrecisionArgs,
+    #[command(flatten)]
+    shapes: ShapeArgs,
     /// Print one JSON object.
     #[arg(long)]
     json: bool,
@@ -20,8 +27,11 @@ pub struct Args {
 
 /// Runs the command.
 pub fn run(args: &Args, out: &mut impl Write) -> Result<()> {
-    let model = Model::open(&args.input, &Runtime::new(&Default::default())?)?;
-    model.save(&args.output)?;
+    let precision = args.precision.options(&args.input, &args.shapes.parse()?)?;
+    let runtime = Runtime::new(&deepseek::options_from_env(Default::default())?)?;
+    let options = ModelOptions { precision, ..ModelOptions::default() };
+    let model = Model::open_with(&args.input, &runtime, &options)?;
+    model.save_with(&args.output, &SaveOptions { packed: args.packed })?;
     let bytes = std::fs::metadata(&args.output).map_or(0, |m| m.len());
     let s = model.summary();
     let output = args.output.display();
@@ -29,9 +39,11 @@ pub fn run(args: &Args, out: &mut impl Write) -> Result<()> {
         let line = serde_json::json!({
             "output": output.to_string(), "bytes": bytes, "source": s.source, "nodes": s.nodes,
             "parameters": s.parameters, "parameter_bytes": s.parameter_bytes,
+            "precision": crate::precision::report(&model),
         });
         return say(out, line);
     }
     let size = human_bytes(bytes);
-    say(out, format_args!("{output}: {size}, {} nodes, {} parameters", s.nodes, s.parameters))
+    say(out, format_args!("{output}: {size}, {} nodes, {} parameters", s.nodes, s.parameters))?;
+    crate::precision::print(&model, out)
 }

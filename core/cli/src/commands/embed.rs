@@ -28,6 +28,10 @@ pub struct Args {
 
 /// Runs the command.
 pub fn run(args: &Args, out: &mut impl Write) -> Result<()> {
+    if args.model.precision.precision.is_some() {
+        let text = "embed takes an encoder as it is; convert it with --precision first";
+        return Err(Error::new(Code::Unsupported, text));
+    }
     let file;
     let texts: Vec<&str> = match &args.file {
         None => args.text.iter().map(String::as_str).collect(),

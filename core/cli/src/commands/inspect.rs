@@ -50,5 +50,5 @@ pub fn run(args: &Args, out: &mut impl Write) -> Result<()> {
     for (op, (nodes, fast)) in &s.ops {
         say(out, format_args!("  {nodes:>5} {fast:>5}  {op}"))?;
     }
-    Ok(())
+    crate::precision::print(&model, out)
 }

@@ -65,7 +65,10 @@ pub fn run(args: &Args, out: &mut impl Write) -> Result<()> {
         say(out, format_args!("bytes beyond the weights {} {formula}", relation(exact)))?;
         return say(
             out,
-            format_args!("give --shape for every input to get the number ({})", open.join(", ")),
+            format_args!(
+                "give --shape for every input, or --bounds SYMBOL=1..512, to get the number ({})",
+                open.join(", ")
+            ),
         );
     };
     if bounded {

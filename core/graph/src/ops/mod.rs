@@ -94,7 +94,7 @@ pub use col2im::Col2Im;
 pub use concat::{Concat, Split};
 pub use control::{Counts, If, Loop, RaggedBlocks, RowBlocks, Scan, SequenceBlock, SequenceMap};
 pub use conv::{Conv, ConvTranspose};
-pub use conv_int::{ConvInteger, QLinearConv};
+pub use conv_int::{ConvInteger, ConvIntegerToFloat, QLinearConv};
 pub use cumulative::{CumProd, CumSum};
 pub use deform_conv::DeformConv;
 pub use det::Det;
@@ -129,7 +129,7 @@ pub use pointwise::Pointwise;
 pub use pool::{AveragePool, GlobalAveragePool, GlobalLpPool, GlobalMaxPool, LpPool, MaxPool};
 pub use quant_add::QLinearAdd;
 pub use quant_matmul::{MatMulInteger, MatMulIntegerToFloat, QLinearMatMul};
-pub use quantize::{DequantizeLinear, DynamicQuantizeLinear, QuantizeLinear};
+pub use quantize::{DequantizeLinear, DynamicQuantizeLinear, DynamicQuantizeRows, QuantizeLinear};
 pub use recurrent::{GRU, LSTM, RNN};
 pub use reduce::{
     ReduceL1, ReduceL2, ReduceLogSum, ReduceLogSumExp, ReduceMax, ReduceMean, ReduceMin,
@@ -217,6 +217,7 @@ static OPS: &[OpDef] = &[
     OpDef::of::<ConstantOfShape>(),
     OpDef::of::<Conv>(),
     OpDef::of::<ConvInteger>(),
+    OpDef::of::<ConvIntegerToFloat>(),
     OpDef::of::<ConvTranspose>(),
     OpDef::of::<Cos>(),
     OpDef::of::<Cosh>(),
@@ -230,6 +231,7 @@ static OPS: &[OpDef] = &[
     OpDef::of::<Div>(),
     OpDef::of::<Dropout>(),
     OpDef::of::<DynamicQuantizeLinear>(),
+    OpDef::of::<DynamicQuantizeRows>(),
     OpDef::of::<Einsum>(),
     OpDef::of::<Elu>(),
     OpDef::of::<Equal>(),

@@ -54,8 +54,8 @@ fn sums(a: (&Tensor, Option<&Tensor>), b: (&Tensor, Option<&Tensor>)) -> Result<
 op! {
     /// [`MatMulInteger`] as `f32`: `activation(sum · (a_scale · b_scale) + bias)`, rounded after each
     /// step. Inputs: `a`, `b`, `a_scale`, `b_scale`, and optionally `a_zero`, `b_zero` and `bias`;
-    /// `b_scale` is a scalar or has one number for each column, `a_scale` is a scalar, the bias is
-    /// `[n]`. Operands and zero points are those of [`MatMulInteger`]. (ONNX Runtime
+    /// `b_scale` is a scalar or has one number for each column, `a_scale` is a scalar or has one
+    /// number for each row (`[…, m, 1]`), the bias is `[n]`. Operands and zero points are those of [`MatMulInteger`]. (ONNX Runtime
     /// MatMulIntegerToFloat, with an activation.)
     MatMulIntegerToFloat { activation: Option<Pointwise> = None }
 }
@@ -91,16 +91,14 @@ impl Operator for MatMulIntegerToFloat {
     fn eval(&self, args: &EvalArgs) -> Result<Vec<Value>> {
         let (a, b) = ((args.tensor(0)?, args.opt(4)?), (args.tensor(1)?, args.opt(5)?));
         let y = sums(a, b)?;
-        let a_scale = args.tensor(2)?;
-        ensure!(a_scale.len() == 1, ShapeMismatch, "{} scales of a, expected one", a_scale.len());
-        let a_scale = a_scale.to_vec::<f32>()?[0];
+        let a_scale = per_lane(args.tensor(2)?, &y, true)?.to_vec::<f32>()?;
         let b_scale = per_lane(args.tensor(3)?, &y, false)?.to_vec::<f32>()?;
         let bias = match args.opt(6)? {
             Some(bias) => Some(per_lane(bias, &y, false)?.to_vec::<f32>()?),
             None => None,
         };
         let scaled = y.iter::<i32>()?.zip(b_scale).enumerate().map(|(i, (sum, scale))| {
-            let y = sum as f32 * (a_scale * scale);
+            let y = sum as f32 * (a_scale[i] * scale);
             bias.as_ref().map_or(y, |b| y + b[i])
         });
         let y = Tensor::from_vec(y.shape(), scaled.collect::<Vec<f32>>())?;
@@ -115,13 +113,15 @@ op! {
     /// `u8` or 8-bit floats, which do not round to integers. Scales and zero points are scalars,
     /// vectors (one per row of `a` and `y`, per column of `b`) or have extent 1 along the other
     /// matrix axis. An optional ninth input is an `i32` bias, one number for each column, in units
-    /// of `a_scale · b_scale`. (ONNX QLinearMatMul-21; the bias is that of ONNX Runtime's QGemm.)
-    QLinearMatMul {}
+    /// of `a_scale · b_scale`. An activation is applied before the division by `y_scale`. (ONNX
+    /// QLinearMatMul-21 with an activation; the bias is that of ONNX Runtime's QGemm.)
+    QLinearMatMul { activation: Option<Pointwise> = None }
 }
 
 impl Operator for QLinearMatMul {
     fn infer(&self, args: &InferArgs) -> Result<Vec<Fact>> {
         args.expect_inputs(8, 9)?;
+        expect_unary(self.activation.as_ref())?;
         if args.get(8).is_some() {
             let dtype = args.dtype(8)?;
             ensure!(dtype == DType::I32, DTypeMismatch, "the bias must be i32, got {dtype}");
@@ -161,6 +161,11 @@ impl Operator for QLinearMatMul {
             let sum = y.iter::<f64>()?.zip(bias).zip(unit).zip(a_scale);
             let sum: Vec<f64> = sum.map(|(((y, b), u), a)| y + b * u * a).collect();
             y = Tensor::from_vec(y.shape(), sum)?;
+        }
+        if self.activation.is_some() {
+            let rounded = cast_from_f64(DType::F32, y.shape(), &to_f64(&y)?)?;
+            let y32 = finish(rounded, None, self.activation.as_ref())?;
+            y = Tensor::from_vec(y.shape(), to_f64(&y32)?)?;
         }
         let (scale, zero) = (args.tensor(6)?, args.tensor(7)?);
         let scale = to_f64(&per_lane(scale, &y, true)?)?;

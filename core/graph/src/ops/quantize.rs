@@ -7,7 +7,7 @@
 use super::cast::{ScaleRounding, cast};
 use super::util::{normalize_axis, shaped_like, to_f64, vec_for};
 use crate::{Dim, EvalArgs, Fact, InferArgs, Operator, Value, op};
-use deepseek_tensor::{DType, Result, Tensor, bail, ensure, err};
+use deepseek_tensor::{DType, Result, Tensor, bail, ensure, err, num_elements};
 use half::{bf16, f16};
 
 /// How the scales lie over a tensor: element `(o, j, i)` of the tensor seen as
@@ -273,6 +273,70 @@ impl Operator for DynamicQuantizeLinear {
             ((x / scale).round_ties_even() + zero).clamp(0.0, 255.0) as u8
         })?;
         Ok(vec![y.into(), Tensor::scalar(scale)?.into(), Tensor::scalar(zero as u8)?.into()])
+    }
+}
+
+op! {
+    /// Quantises each row (the last axis) of f32 to `u8` around the zero point 128. Inputs: x
+    /// `[…, k]` and optionally one factor for each column, `[k]`, by which x is multiplied first.
+    /// Outputs: `round(x · factor · (127 / most)) + 128`, ties to even, and the scale `most / 127`,
+    /// `[…, 1]`, where `most` is the greatest magnitude in the row. A row of zeros has scale 1 and
+    /// bytes 128, one with an infinite number an infinite scale; NaN counts as 0. All steps are in
+    /// single precision.
+    DynamicQuantizeRows {}
+}
+
+impl Operator for DynamicQuantizeRows {
+    fn infer(&self, args: &InferArgs) -> Result<Vec<Fact>> {
+        args.expect_inputs(1, 2)?;
+        for i in 0..args.inputs.len() {
+            let dtype = args.dtype(i)?;
+            ensure!(dtype == DType::F32, DTypeMismatch, "expected f32, got {dtype}; insert a Cast");
+        }
+        let Some(shape) = args.shape(0) else {
+            return Ok(vec![Fact::unranked(DType::U8), Fact::unranked(DType::F32)]);
+        };
+        let Some(k) = shape.last() else {
+            return Err(err!(ShapeMismatch, "a scalar has no rows to quantise"));
+        };
+        if let Some(factors) = args.shape(1) {
+            let fits = factors.len() == 1
+                && !matches!((factors[0].as_const(), k.as_const()), (Some(a), Some(b)) if a != b);
+            ensure!(fits, ShapeMismatch, "factors of shape {factors:?} for {k} columns");
+        }
+        let mut scales = shape.to_vec();
+        *scales.last_mut().expect("the rank is not 0") = Dim::from(1);
+        Ok(vec![shaped_like(args, 0, DType::U8)?, Fact::tensor(DType::F32, scales)])
+    }
+
+    fn eval(&self, args: &EvalArgs) -> Result<Vec<Value>> {
+        let x = args.tensor(0)?;
+        let Some(&k) = x.shape().last() else {
+            return Err(err!(ShapeMismatch, "a scalar has no rows to quantise"));
+        };
+        let mut data = x.to_vec::<f32>()?;
+        if let Some(factors) = args.opt(1)? {
+            let factors = factors.to_vec::<f32>()?;
+            ensure!(factors.len() == k, ShapeMismatch, "{} factors for {k} columns", factors.len());
+            data.iter_mut().enumerate().for_each(|(i, x)| *x *= factors[i % k]);
+        }
+        let (mut q, mut scales) = (Vec::with_capacity(data.len()), Vec::new());
+        for row in data.chunks_exact(k.max(1)) {
+            let most = row.iter().fold(0f32, |m, x| m.max(x.abs()));
+            let usable = most >= f32::MIN_POSITIVE * 127.0;
+            let by = if usable { 127.0 / most } else { 0.0 };
+            scales.push(if usable { most / 127.0 } else { 1.0 });
+            // A cast of NaN to an integer is 0.
+            q.extend(row.iter().map(|x| ((x * by).round_ties_even() as i32 + 128) as u8));
+        }
+        let mut shape = x.shape().to_vec();
+        let rank = shape.len();
+        shape[rank - 1] = 1;
+        if k == 0 {
+            scales = vec![1.0; num_elements(&shape)?];
+        }
+        let q = Tensor::from_vec(x.shape(), q)?;
+        Ok(vec![q.into(), Tensor::from_vec(&shape, scales)?.into()])
     }
 }
 

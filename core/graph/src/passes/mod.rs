@@ -49,6 +49,7 @@ mod grid;
 mod identity;
 mod layout;
 mod patch;
+pub mod precision;
 mod quantised;
 pub mod ragged;
 mod recognise;

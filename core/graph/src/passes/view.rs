@@ -53,6 +53,11 @@ impl<'g> View<'g> {
         self.fact(v).dtype().ok()
     }
 
+    /// The number of the node that writes `v`.
+    pub fn writer_index(&self, v: ValueId) -> Option<usize> {
+        self.writers[v.index()].map(|(node, _)| node as usize)
+    }
+
     /// The node that writes `v` and the slot it writes to.
     pub fn writer(&self, v: ValueId) -> Option<(&'g Node, usize)> {
         let (node, slot) = self.writers[v.index()]?;

@@ -18,9 +18,10 @@
 //! | `types` | `dtype` and `shape` of tensors whose elements safetensors has no name for (4-bit integers, strings); these are stored as `U8` |
 //! | `sha256` | digest of each tensor's bytes |
 //! | `encoder` | limits and settings of a sentence encoder, where the model is one |
+//! | `packed_for` | the machine that the tensors `packed/NAME` are for, where there are any |
 //!
 //! Constants that the graph text names are tensors of that name; a small file rides as the `U8` tensor
-//! `files/NAME`. Data begins at a multiple of 64 bytes and tensors are ordered so that each is aligned for its
+//! `files/NAME`, a constant as kernels of one machine pack it as `packed/NAME`. Data begins at a multiple of 64 bytes and tensors are ordered so that each is aligned for its
 //! elements, and to 64 bytes where its size is a multiple of that: they are used where they are mapped. The same package always gives the
 //! same bytes. Fields and metadata that are not known are skipped; a newer version is refused.
 //!
@@ -37,7 +38,7 @@ use crate::hf::{self, EncoderConfig, HfModel, SentenceConfig};
 use crate::onnx;
 use bytes::Bytes;
 use deepseek_graph::Graph;
-use deepseek_tensor::{Result, bail, err};
+use deepseek_tensor::{Result, Tensor, bail, err};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -57,6 +58,7 @@ const MANIFEST: &str = "deepseek";
 const MANIFEST_SHA256: &str = "deepseek.sha256";
 const MAIN: &str = "main";
 const FILES: &str = "files/";
+const PACKED: &str = "packed/";
 
 /// What a `.deepseek` file holds.
 #[derive(Clone, Debug)]
@@ -69,6 +71,20 @@ pub struct Package {
     pub files: BTreeMap<String, Bytes>,
     /// What an embedder has to know, where the model is a sentence encoder.
     pub encoder: Option<SentenceEncoder>,
+    /// Why its layers have the precisions that they have, as one JSON object, where it was compiled for
+    /// less than `f32`.
+    pub precision: Option<String>,
+    /// Constants as kernels of one machine pack them.
+    pub packed: Option<PackedConstants>,
+}
+
+/// Constants in forms of one machine; the graph's constants are beside them, so other machines lack nothing.
+#[derive(Clone, Debug)]
+pub struct PackedConstants {
+    /// Which machine, as the runtime names it.
+    pub machine: String,
+    /// Forms by the runtime's name for each.
+    pub constants: BTreeMap<String, Tensor>,
 }
 
 /// A sentence encoder's limits and settings.
@@ -102,6 +118,8 @@ pub fn open(path: impl AsRef<Path>) -> Result<Package> {
             source: "onnx".to_owned(),
             files: BTreeMap::new(),
             encoder: None,
+            precision: None,
+            packed: None,
         }),
         "gguf" => bail!(
             Unsupported,
@@ -127,5 +145,6 @@ fn from_directory(path: &Path) -> Result<Package> {
         }
     }
     let encoder = Some(SentenceEncoder { encoder, sentence });
-    Ok(Package { graph, source: "huggingface".to_owned(), files, encoder })
+    let (precision, packed) = (None, None);
+    Ok(Package { graph, source: "huggingface".to_owned(), files, encoder, precision, packed })
 }

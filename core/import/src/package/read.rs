@@ -1,7 +1,10 @@
 //! Reading.
 
 use super::write::{dtype_name, hex};
-use super::{FILES, MAIN, MANIFEST, MANIFEST_SHA256, Package, SentenceEncoder, VERSION};
+use super::{
+    FILES, MAIN, MANIFEST, MANIFEST_SHA256, PACKED, Package, PackedConstants, SentenceEncoder,
+    VERSION,
+};
 use crate::mapped::MappedFile;
 use crate::safetensors::{self, Weights};
 use bytes::Bytes;
@@ -21,6 +24,8 @@ struct Manifest {
     #[serde(default)]
     sha256: BTreeMap<String, String>,
     encoder: Option<SentenceEncoder>,
+    packed_for: Option<String>,
+    precision: Option<serde_json::Map<String, serde_json::Value>>,
 }
 
 /// What the bytes of a `U8` tensor stand for.
@@ -72,7 +77,7 @@ pub fn verify(path: impl AsRef<Path>) -> Result<()> {
 pub fn from_bytes(bytes: Bytes) -> Result<Package> {
     let mut weights = safetensors::from_bytes(bytes)?;
     let manifest = manifest(&weights)?;
-    let source = manifest.graphs.get(MAIN).ok_or_else(|| {
+    let main = manifest.graphs.get(MAIN).ok_or_else(|| {
         let have: Vec<&str> = manifest.graphs.keys().map(String::as_str).collect();
         err!(InvalidFile, "there is no graph '{MAIN}', only '{}'", have.join("', '"))
     })?;
@@ -81,21 +86,30 @@ pub fn from_bytes(bytes: Bytes) -> Result<Package> {
         let tensor = stored.tensor(raw).map_err(|e| e.context(format_args!("tensor '{name}'")))?;
         weights.tensors.insert(name.clone(), tensor);
     }
-    let mut files = BTreeMap::new();
-    weights.tensors.retain(|name, t| match name.strip_prefix(FILES) {
+    let files = take(&mut weights, FILES)
+        .into_iter()
+        .map(|(name, t)| Ok((name, Bytes::copy_from_slice(t.as_bytes()?))))
+        .collect::<Result<_>>()?;
+    let constants = take(&mut weights, PACKED);
+    let packed = manifest.packed_for.map(|machine| PackedConstants { machine, constants });
+    let graph = text::parse(main, &weights.tensors)
+        .map_err(|e| e.context(format_args!("graph '{MAIN}'")))?;
+    let precision = manifest.precision.map(|p| serde_json::Value::Object(p).to_string());
+    let (source, encoder) = (manifest.source, manifest.encoder);
+    Ok(Package { graph, source, files, encoder, precision, packed })
+}
+
+/// Takes out the tensors whose names begin with `prefix`, under the rest of their names.
+fn take(weights: &mut Weights, prefix: &str) -> BTreeMap<String, Tensor> {
+    let mut taken = BTreeMap::new();
+    weights.tensors.retain(|name, t| match name.strip_prefix(prefix) {
         Some(name) => {
-            files.insert(name.to_owned(), t.clone());
+            taken.insert(name.to_owned(), t.clone());
             false
         }
         None => true,
     });
-    let files = files
-        .into_iter()
-        .map(|(name, t)| Ok((name, Bytes::copy_from_slice(t.as_bytes()?))))
-        .collect::<Result<_>>()?;
-    let graph = text::parse(source, &weights.tensors)
-        .map_err(|e| e.context(format_args!("graph '{MAIN}'")))?;
-    Ok(Package { graph, source: manifest.source, files, encoder: manifest.encoder })
+    taken
 }
 
 /// The manifest, checked against its digest.

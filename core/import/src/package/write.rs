@@ -1,6 +1,6 @@
 //! Writing.
 
-use super::{FILES, MAIN, MANIFEST, MANIFEST_SHA256, Package, VERSION};
+use super::{FILES, MAIN, MANIFEST, MANIFEST_SHA256, PACKED, Package, VERSION};
 use deepseek_graph::text;
 use deepseek_tensor::{DType, Result, Tensor, ensure, err};
 use serde_json::{Map, Value, json};
@@ -25,6 +25,11 @@ struct Section<'a> {
 }
 
 impl<'a> Section<'a> {
+    fn of_tensor(name: String, dtype: &'static str, t: &'a Tensor) -> Result<Self> {
+        let bytes = Cow::Borrowed(t.as_bytes()?);
+        Ok(Section { name, dtype, shape: t.shape().to_vec(), width: t.dtype().bits() / 8, bytes })
+    }
+
     fn of_bytes(name: String, bytes: Cow<'a, [u8]>) -> Self {
         Section { name, dtype: "U8", shape: vec![bytes.len()], width: 1, bytes }
     }
@@ -46,18 +51,12 @@ pub fn save(package: &Package, path: impl AsRef<Path>) -> Result<()> {
     let mut sections = Vec::new();
     for (name, t) in &contiguous {
         ensure!(
-            !name.starts_with(FILES),
+            !name.starts_with(FILES) && !name.starts_with(PACKED),
             InvalidArgument,
-            "the constant '{name}' has a name of an attached file; rename it"
+            "the constant '{name}' has a name of an attached file or packed constant; rename it"
         );
         let section = match dtype_name(t.dtype()) {
-            Some(dtype) => Section {
-                name: (*name).to_owned(),
-                dtype,
-                shape: t.shape().to_vec(),
-                width: t.dtype().bits() / 8,
-                bytes: Cow::Borrowed(t.as_bytes()?),
-            },
+            Some(dtype) => Section::of_tensor((*name).to_owned(), dtype, t)?,
             None => {
                 let stored = json!({"dtype": t.dtype().name(), "shape": t.shape()});
                 types.insert((*name).to_owned(), stored);
@@ -65,6 +64,11 @@ pub fn save(package: &Package, path: impl AsRef<Path>) -> Result<()> {
             }
         };
         sections.push(section);
+    }
+    for (name, t) in package.packed.iter().flat_map(|p| &p.constants) {
+        let dtype = dtype_name(t.dtype())
+            .ok_or_else(|| err!(InvalidArgument, "packed constants cannot be {}", t.dtype()))?;
+        sections.push(Section::of_tensor(format!("{PACKED}{name}"), dtype, t)?);
     }
     for (name, bytes) in &package.files {
         sections.push(Section::of_bytes(format!("{FILES}{name}"), Cow::Borrowed(bytes)));
@@ -96,6 +100,13 @@ fn header(package: &Package, types: Map<String, Value>, sections: &[Section]) ->
     });
     if let Some(encoder) = &package.encoder {
         manifest["encoder"] = json!(encoder);
+    }
+    if let Some(packed) = &package.packed {
+        manifest["packed_for"] = packed.machine.as_str().into();
+    }
+    if let Some(precision) = &package.precision {
+        manifest["precision"] = serde_json::from_str(precision)
+            .map_err(|e| err!(InvalidArgument, "the precision report is not a JSON object: {e}"))?;
     }
     let manifest = manifest.to_string();
     let digest = hex(manifest.as_bytes());

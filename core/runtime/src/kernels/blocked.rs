@@ -100,7 +100,12 @@ fn convolution(args: &PrepareArgs) -> Result<Option<Prepared>> {
     });
     let known = known.unwrap_or(shape);
     let winograd = known.pays_winograd(reads);
-    let weights = args.pack(w, &format!("conv-blocked-{reads:?}-{winograd}"), |w| {
+    let form = match winograd {
+        true => "conv-winograd-blocked".to_owned(),
+        false => format!("conv-blocked-{reads:?}"),
+    };
+    let restore = |floats| BlockedWeights::shared(args.isa, &known, reads, floats);
+    let weights = args.pack_stored(w, &form, restore, |w| {
         Ok(BlockedWeights::new(args.isa, args.pool, &known, reads, floats(w)?))
     })?;
     let scratch = weights.scratch(args.isa, args.pool);

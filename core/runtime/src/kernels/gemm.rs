@@ -301,7 +301,12 @@ fn gemm_op(args: &PrepareArgs) -> Result<Option<Prepared>> {
 /// A constant right operand in panels.
 fn pack_rhs(args: &PrepareArgs, w: &Tensor, transposed: bool) -> Result<Arc<PackedB>> {
     let form = if transposed { "gemm-rhs-transposed" } else { "gemm-rhs" };
-    args.pack(w, form, |w| {
+    let restore = |floats| {
+        let [rows, cols] = *w.shape() else { return None };
+        let (k, n) = if transposed { (cols, rows) } else { (rows, cols) };
+        PackedB::shared(args.isa, k, n, floats)
+    };
+    args.pack_stored(w, form, restore, |w| {
         let (k, n, mat) = oriented(w, transposed)?;
         Ok(PackedB::new(args.isa, args.pool, k, n, mat))
     })

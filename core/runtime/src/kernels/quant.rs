@@ -11,7 +11,7 @@ use deepseek_kernels_cpu::gemm::{
     ByteMat, ByteOut, Bytes, PackedI8, Zeros, gemm_i8, gemm_i8_scratch, int8_arch,
 };
 use deepseek_kernels_cpu::int8::{Quantised, add_i8};
-use deepseek_kernels_cpu::quant::{dequantize, dynamic_range, quantize};
+use deepseek_kernels_cpu::quant::{dequantize, dynamic_range, quantize, quantize_rows};
 use deepseek_tensor::{DType, Result, Tensor, ensure, err};
 
 pub(super) static KERNELS: &[KernelDef] = &[
@@ -22,6 +22,7 @@ pub(super) static KERNELS: &[KernelDef] = &[
     KernelDef { op: "QuantizeLinear", prepare: quantise },
     KernelDef { op: "DequantizeLinear", prepare: dequantise },
     KernelDef { op: "DynamicQuantizeLinear", prepare: dynamic },
+    KernelDef { op: "DynamicQuantizeRows", prepare: dynamic_rows },
 ];
 
 /// The elements of a tensor of bytes.
@@ -162,23 +163,24 @@ fn integer(args: &PrepareArgs) -> Result<Option<Prepared>> {
 
 fn to_float(args: &PrepareArgs) -> Result<Option<Prepared>> {
     let Some(op) = args.op::<ops::MatMulIntegerToFloat>() else { return Ok(None) };
-    if !multiplies(args) || !single(args, 2) || !single(args, 4) {
+    if !multiplies(args) || !single(args, 2) && !for_rows(args, 2) || !single(args, 4) {
         return Ok(None);
     }
-    let activation: Option<Unary> = match &op.activation {
-        None => None,
-        Some(f) => match function(f) {
-            None => return Ok(None),
-            some => some,
-        },
-    };
+    let Some(activation) = unary(op.activation.as_ref()) else { return Ok(None) };
     let Some(packed) = weights(args, 1, 5)? else { return Ok(None) };
     let Some(col_scale) = scales(args, 3, packed.n())? else { return Ok(None) };
     let dtypes = format!("{}f32", signs(args, 0, 1));
     bind_bytes(args, &dtypes, "gemm-packed", scratch(args, &packed), move |k| {
         let a = k.input(0)?.clone();
         let (m, n) = (rows(&a, &packed)?, packed.n());
-        let (a_scale, zero) = (scale(k.input(2)?)?, zero_point(k.opt(4))?);
+        let (a_scale, zero) = (k.input(2)?.clone(), zero_point(k.opt(4))?);
+        let scale = floats(&a_scale)?;
+        ensure!(
+            scale.len() == 1 || scale.len() == m,
+            ShapeMismatch,
+            "{} scales for {m} rows",
+            scale.len()
+        );
         let bias = k.opt(6).cloned();
         if let Some(b) = &bias {
             expect_shape("the bias", b.shape(), &[n])?;
@@ -187,19 +189,44 @@ fn to_float(args: &PrepareArgs) -> Result<Option<Prepared>> {
         expect_len(&k.outputs[0], m * n)?;
         let c = k.outputs[0].as_slice_mut::<f32>()?;
         let a = ByteMat { data: bytes(&a)?, row: packed.k(), col: 1 };
-        let (scale, col_scale) = (a_scale, &col_scale[..]);
+        let col_scale = &col_scale[..];
         let out = ByteOut::F32 { scale, col_scale, bias, activation, c, row: n };
         gemm_i8(k.isa, k.pool, m, a, zero, &packed, out, k.scratch);
         Ok(())
     })
 }
 
+/// Whether input `i` has one number for each row of input 0.
+fn for_rows(args: &PrepareArgs, i: usize) -> bool {
+    let bounds = args.graph.bounds();
+    match (args.input(0).and_then(Fact::shape), args.input(i).and_then(Fact::shape)) {
+        (Some(a), Some(s)) => {
+            let rows = a.len().wrapping_sub(1);
+            s.len() == a.len()
+                && s[rows].as_const() == Some(1)
+                && s[..rows].iter().zip(a).all(|(s, a)| s.always_eq(a, bounds))
+        }
+        _ => false,
+    }
+}
+
+/// The function of an activation; `None` if there is one without a function.
+pub(super) fn unary(activation: Option<&ops::Pointwise>) -> Option<Option<Unary>> {
+    match activation {
+        None => Some(None),
+        Some(f) => function(f).map(Some),
+    }
+}
+
 /// What turns sums into bytes, all of it constant.
 pub(super) struct Requantise {
+    /// To steps of the result, or to numbers where there is an activation.
     scale: Vec<f32>,
     bias: Option<Vec<i32>>,
     zero: i32,
     signed: bool,
+    /// With one by the scale of the result.
+    activation: Option<(Unary, f32)>,
 }
 
 impl Requantise {
@@ -208,7 +235,9 @@ impl Requantise {
         args: &PrepareArgs,
         [x_scale, w_scale, y_scale, y_zero, bias]: [usize; 5],
         n: usize,
+        activation: Option<&ops::Pointwise>,
     ) -> Result<Option<Self>> {
+        let Some(activation) = unary(activation) else { return Ok(None) };
         let (Some(x), Some(w), Some(y)) =
             (scales(args, x_scale, 1)?, scales(args, w_scale, n)?, scales(args, y_scale, 1)?)
         else {
@@ -225,8 +254,12 @@ impl Requantise {
             DType::U8 => false,
             _ => return Ok(None),
         };
-        let scale = w.iter().map(|w| x[0] * w / y[0]).collect();
-        Ok(Some(Requantise { scale, bias, zero: zero_point(Some(zero))?, signed }))
+        let scale = match activation {
+            Some(_) => w.iter().map(|w| x[0] * w).collect(),
+            None => w.iter().map(|w| x[0] * w / y[0]).collect(),
+        };
+        let activation = activation.map(|f| (f, 1.0 / y[0]));
+        Ok(Some(Requantise { scale, bias, zero: zero_point(Some(zero))?, signed, activation }))
     }
 
     /// The name of the type of the result.
@@ -237,6 +270,19 @@ impl Requantise {
     /// The way out of sums into rows of `row` bytes.
     pub(super) fn out<'a>(&'a self, y: &'a mut Output, row: usize) -> Result<ByteOut<'a>> {
         let (scale, bias) = (&self.scale[..], self.bias.as_deref());
+        if let Some((activation, inverse)) = self.activation {
+            let (zero, signed, c) = (self.zero, self.signed, y.as_bytes_mut()?);
+            return Ok(ByteOut::Activated {
+                scale,
+                bias,
+                activation,
+                inverse,
+                zero,
+                signed,
+                c,
+                row,
+            });
+        }
         Ok(if self.signed {
             ByteOut::I8 { scale, bias, zero: self.zero as i8, c: y.as_slice_mut()?, row }
         } else {
@@ -246,11 +292,13 @@ impl Requantise {
 }
 
 fn requantised(args: &PrepareArgs) -> Result<Option<Prepared>> {
+    let Some(op) = args.op::<ops::QLinearMatMul>() else { return Ok(None) };
     if !multiplies(args) || !single(args, 2) {
         return Ok(None);
     }
     let Some(packed) = weights(args, 3, 5)? else { return Ok(None) };
-    let Some(way) = Requantise::new(args, [1, 4, 6, 7, 8], packed.n())? else { return Ok(None) };
+    let way = Requantise::new(args, [1, 4, 6, 7, 8], packed.n(), op.activation.as_ref())?;
+    let Some(way) = way else { return Ok(None) };
     let dtypes = format!("{}{}", signs(args, 0, 3), way.name());
     bind_bytes(args, &dtypes, "gemm-packed", scratch(args, &packed), move |k| {
         let a = k.input(0)?.clone();
@@ -405,6 +453,36 @@ fn dynamic(args: &PrepareArgs) -> Result<Option<Prepared>> {
         quantize(k.isa, k.pool, (1, 1, x.len()), x, &[scale], Some(&[zero]), y);
         s.as_slice_mut::<f32>()?[0] = scale;
         z.as_slice_mut::<u8>()?[0] = zero;
+        Ok(())
+    })
+}
+
+fn dynamic_rows(args: &PrepareArgs) -> Result<Option<Prepared>> {
+    let both = args.node.outputs.len() == 2 && args.node.outputs.iter().all(Option::is_some);
+    if args.dtype(0) != Some(DType::F32) || !both {
+        return Ok(None);
+    }
+    super::bind(args, "f32u8", "quantize-rows", none(), |k| {
+        let (x, factors) = (k.input(0)?.clone(), k.opt(1).cloned());
+        let width = x.shape().last().copied().unwrap_or(0);
+        if let Some(f) = &factors {
+            expect_shape("the factors", f.shape(), &[width])?;
+        }
+        let x = floats(&x)?;
+        let factors = factors.as_ref().map(floats).transpose()?;
+        let [y, s] = &mut *k.outputs else {
+            return Err(err!(Internal, "two outputs were asked for"));
+        };
+        let (y, s) = (y.as_slice_mut::<u8>()?, s.as_slice_mut::<f32>()?);
+        ensure!(
+            y.len() == x.len() && s.len() * width == x.len(),
+            ShapeMismatch,
+            "{} bytes and {} scales for {} elements in rows of {width}",
+            y.len(),
+            s.len(),
+            x.len()
+        );
+        quantize_rows(k.isa, k.pool, width, x, factors, y, s);
         Ok(())
     })
 }

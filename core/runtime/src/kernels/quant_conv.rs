@@ -3,7 +3,9 @@
 use super::attention::Threads;
 use super::conv::spatial;
 use super::none;
-use super::quant::{Requantise, bind_bytes, bytes, is_bytes, signs, single, zero_point, zeros};
+use super::quant::{
+    Requantise, bind_bytes, bytes, is_bytes, scale, scales, signs, single, unary, zero_point, zeros,
+};
 use crate::registry::{KernelArgs, KernelDef, PrepareArgs, Prepared};
 use deepseek_graph::ops::util::Window;
 use deepseek_graph::{Fact, ops};
@@ -15,6 +17,7 @@ use deepseek_tensor::{DType, Result, Tensor, ensure};
 
 pub(super) static KERNELS: &[KernelDef] = &[
     KernelDef { op: "ConvInteger", prepare: integer },
+    KernelDef { op: "ConvIntegerToFloat", prepare: to_float },
     KernelDef { op: "QLinearConv", prepare: requantised },
     KernelDef { op: "MaxPool", prepare: max_pool },
 ];
@@ -123,6 +126,37 @@ fn integer(args: &PrepareArgs) -> Result<Option<Prepared>> {
     })
 }
 
+fn to_float(args: &PrepareArgs) -> Result<Option<Prepared>> {
+    let Some(op) = args.op::<ops::ConvIntegerToFloat>().filter(|op| op.channels_last).cloned()
+    else {
+        return Ok(None);
+    };
+    if !single(args, 2) || !single(args, 4) {
+        return Ok(None);
+    }
+    let Some(activation) = unary(op.activation.as_ref()) else { return Ok(None) };
+    let Some(bound) = Bound::new(args, op.group, [1, 5])? else { return Ok(None) };
+    let channels = bound.shape.out_channels;
+    let Some(col_scale) = scales(args, 3, channels)? else { return Ok(None) };
+    let dtypes = format!("{}f32", signs(args, 0, 1));
+    bind_bytes(args, &dtypes, "conv", bound.scratch(args), move |k| {
+        let x = k.input(0)?.clone();
+        let shape = bound.resolve(k, &x, &op.window())?;
+        let (scale, zero) = ([scale(k.input(2)?)?], zero_point(k.opt(4))?);
+        let bias = k.opt(6).cloned();
+        if let Some(b) = &bias {
+            super::expect_shape("the bias", b.shape(), &[channels])?;
+        }
+        let bias = bias.as_ref().map(super::floats).transpose()?;
+        let c = k.outputs[0].as_slice_mut::<f32>()?;
+        let (scale, col_scale) = (&scale[..], &col_scale[..]);
+        let out = ByteOut::F32 { scale, col_scale, bias, activation, c, row: channels };
+        let (isa, pool, scratch) = (k.isa, k.pool, &mut *k.scratch);
+        conv_i8(isa, pool, &shape, bytes(&x)?, zero, &bound.weights, out, scratch);
+        Ok(())
+    })
+}
+
 fn requantised(args: &PrepareArgs) -> Result<Option<Prepared>> {
     let Some(op) = args.op::<ops::QLinearConv>().filter(|op| op.channels_last).cloned() else {
         return Ok(None);
@@ -131,9 +165,9 @@ fn requantised(args: &PrepareArgs) -> Result<Option<Prepared>> {
         return Ok(None);
     }
     let Some(bound) = Bound::new(args, op.group, [3, 5])? else { return Ok(None) };
-    let Some(way) = Requantise::new(args, [1, 4, 6, 7, 8], bound.shape.out_channels)? else {
-        return Ok(None);
-    };
+    let channels = bound.shape.out_channels;
+    let way = Requantise::new(args, [1, 4, 6, 7, 8], channels, op.activation.as_ref())?;
+    let Some(way) = way else { return Ok(None) };
     let dtypes = format!("{}{}", signs(args, 0, 3), way.name());
     bind_bytes(args, &dtypes, "conv", bound.scratch(args), move |k| {
         let x = k.input(0)?.clone();

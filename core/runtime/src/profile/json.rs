@@ -73,16 +73,16 @@ fn tensor(t: &ProfileTensor) -> String {
     ])
 }
 
-fn object<const N: usize>(fields: [(&str, String); N]) -> String {
+pub(crate) fn object<const N: usize>(fields: [(&str, String); N]) -> String {
     let fields = fields.map(|(key, value)| format!("\"{key}\":{value}"));
     format!("{{{}}}", fields.join(","))
 }
 
-fn array(items: impl Iterator<Item = String>) -> String {
+pub(crate) fn array(items: impl Iterator<Item = String>) -> String {
     format!("[{}]", items.collect::<Vec<_>>().join(","))
 }
 
-fn optional<T>(value: Option<T>, text: impl Fn(T) -> String) -> String {
+pub(crate) fn optional<T>(value: Option<T>, text: impl Fn(T) -> String) -> String {
     value.map_or_else(|| "null".to_owned(), text)
 }
 
@@ -91,7 +91,7 @@ fn number(x: f64) -> String {
 }
 
 /// `text` as a JSON string.
-pub(super) fn quote(text: &str) -> String {
+pub(crate) fn quote(text: &str) -> String {
     let mut out = String::with_capacity(text.len() + 2);
     out.push('"');
     for c in text.chars() {

@@ -1,7 +1,7 @@
 //! What ran, when, for how long, over how many bytes: planned against actual.
 
 mod html;
-mod json;
+pub(crate) mod json;
 mod trace;
 
 use crate::exec::{RunContext, size_of_value};

@@ -15,7 +15,7 @@ use super::winograd::{self, Grid, POINTS};
 use super::{ConvEpilogue, ConvShape};
 use crate::blocked::lanes;
 use crate::elementwise::{Unary, apply};
-use crate::gemm::Aligned;
+use crate::gemm::{Aligned, Panels, SharedFloats};
 use crate::parallel::{MAX_SLOTS, Parallel, Shared, Slots, split};
 use crate::simd::{Kernel, Simd};
 use crate::{Isa, Level};
@@ -102,7 +102,7 @@ impl ConvShape {
 #[derive(Clone)]
 pub struct BlockedWeights {
     winograd: bool,
-    data: Aligned,
+    data: Panels,
     level: Level,
     reads: Reads,
     in_channels: usize,
@@ -126,22 +126,11 @@ impl BlockedWeights {
         reads: Reads,
         w: &[f32],
     ) -> BlockedWeights {
-        shape.check();
+        let each = per_channel(isa, shape, reads);
         assert_eq!(w.len(), shape.weights_len(), "conv: weights length against {shape:?}");
-        assert_eq!(
-            shape.reads_blocked(reads == Reads::Planes),
-            Some(reads),
-            "conv: {shape:?} is not read as {reads:?}"
-        );
         let winograd = shape.pays_winograd(reads);
         let (lanes, taps) = (lanes(isa), shape.taps());
         let depth = shape.in_channels / shape.groups;
-        // Floats of one output channel, missing inputs of the last block included.
-        let each = match reads {
-            Reads::Planes | Reads::Depthwise => depth * taps,
-            Reads::Blocks if winograd => depth.next_multiple_of(lanes) * POINTS,
-            Reads::Blocks => depth.next_multiple_of(lanes) * taps,
-        };
         let terms = if reads == Reads::Blocks { lanes } else { 1 };
         let mut data = Aligned::zeroed(shape.out_channels.next_multiple_of(lanes) * each);
         let width = if reads == Reads::Depthwise { lanes } else { 2 * lanes };
@@ -170,15 +159,30 @@ impl BlockedWeights {
                 }
             }
         });
-        BlockedWeights {
-            winograd,
-            data,
-            level: isa.level(),
-            reads,
-            in_channels: shape.in_channels,
-            out_channels: shape.out_channels,
-            kernel: shape.kernel,
-        }
+        BlockedWeights::over(isa, shape, reads, Panels::Own(data))
+    }
+
+    /// What [`BlockedWeights::floats`] gave for weights of this shape at this level, chosen for the same
+    /// algorithm; `None` for another number of floats.
+    ///
+    /// # Panics
+    /// When `shape` is none that is read as `reads`.
+    pub fn shared(isa: Isa, shape: &ConvShape, reads: Reads, data: SharedFloats) -> Option<Self> {
+        let each = per_channel(isa, shape, reads);
+        let data = Panels::shared(data, shape.out_channels.next_multiple_of(lanes(isa)) * each)?;
+        Some(BlockedWeights::over(isa, shape, reads, data))
+    }
+
+    fn over(isa: Isa, shape: &ConvShape, reads: Reads, data: Panels) -> Self {
+        let ConvShape { in_channels, out_channels, kernel, .. } = *shape;
+        let winograd = shape.pays_winograd(reads);
+        let level = isa.level();
+        BlockedWeights { winograd, data, level, reads, in_channels, out_channels, kernel }
+    }
+
+    /// The packed weights, in the order of this level.
+    pub fn floats(&self) -> &[f32] {
+        self.data.as_slice()
     }
 
     /// Floats of scratch that [`conv_blocked`] needs when run by `par`, whatever the batch and the size
@@ -196,6 +200,25 @@ impl BlockedWeights {
     /// How the convolution reads its input.
     pub fn reads(&self) -> Reads {
         self.reads
+    }
+}
+
+/// Floats of one output channel, missing inputs of the last block included.
+///
+/// # Panics
+/// When `shape` is none that is read as `reads`.
+fn per_channel(isa: Isa, shape: &ConvShape, reads: Reads) -> usize {
+    shape.check();
+    assert_eq!(
+        shape.reads_blocked(reads == Reads::Planes),
+        Some(reads),
+        "conv: {shape:?} is not read as {reads:?}"
+    );
+    let depth = shape.in_channels / shape.groups;
+    match reads {
+        Reads::Planes | Reads::Depthwise => depth * shape.taps(),
+        Reads::Blocks if shape.pays_winograd(reads) => depth.next_multiple_of(lanes(isa)) * POINTS,
+        Reads::Blocks => depth.next_multiple_of(lanes(isa)) * shape.taps(),
     }
 }
 

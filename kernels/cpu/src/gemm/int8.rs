@@ -83,10 +83,10 @@ pub enum ByteOut<'a> {
         /// Distance between its rows.
         row: usize,
     },
-    /// `activation(sum · (scale · col_scale[j]) + bias[j])`, rounded at each step.
+    /// `activation(sum · (scale[i] · col_scale[j]) + bias[j])`, rounded at each step.
     F32 {
-        /// Scale of A.
-        scale: f32,
+        /// Scale of A: one, or one for each row.
+        scale: &'a [f32],
         /// Scale of B: one, or one for each column.
         col_scale: &'a [f32],
         /// One for each column.
@@ -107,6 +107,26 @@ pub enum ByteOut<'a> {
         bias: Option<&'a [i32]>,
         /// Zero point of the result.
         zero: u8,
+        /// The result.
+        c: &'a mut [u8],
+        /// Distance between its rows.
+        row: usize,
+    },
+    /// `saturate(round(activation((sum + bias[j]) · scale[j]) · inverse) + zero)`, rounded at each
+    /// step, ties to even; the sum of sum and bias wraps. NaN becomes the zero point.
+    Activated {
+        /// Scale of A times that of B: one, or one for each column.
+        scale: &'a [f32],
+        /// One for each column.
+        bias: Option<&'a [i32]>,
+        /// Applied before the result is quantised.
+        activation: Unary,
+        /// One by the scale of the result.
+        inverse: f32,
+        /// Zero point of the result.
+        zero: i32,
+        /// Whether the bytes of the result have a sign.
+        signed: bool,
         /// The result.
         c: &'a mut [u8],
         /// Distance between its rows.
@@ -332,11 +352,20 @@ pub(super) struct Way<'a> {
 enum To<'a> {
     I32(Shared<i32>),
     F32 {
-        scale: f32,
+        scale: &'a [f32],
         col_scale: &'a [f32],
         bias: Option<&'a [f32]>,
         activation: Option<Unary>,
         c: Shared<f32>,
+    },
+    Activated {
+        scale: &'a [f32],
+        bias: Option<&'a [i32]>,
+        activation: Unary,
+        inverse: f32,
+        zero: i32,
+        range: (i32, i32),
+        c: Shared<u8>,
     },
     Bytes {
         scale: &'a [f32],
@@ -379,7 +408,17 @@ impl<'a> Way<'a> {
                 check(c.len(), row);
                 each("scales", col_scale.len());
                 all("bias", bias.map(<[_]>::len));
+                let rows = scale.len();
+                assert!(rows == 1 || rows == m, "gemm_i8: {rows} scales of rows, want 1 or {m}");
                 (To::F32 { scale, col_scale, bias, activation, c: Shared::new(c) }, row)
+            }
+            ByteOut::Activated { scale, bias, activation, inverse, zero, signed, c, row } => {
+                check(c.len(), row);
+                each("scales", scale.len());
+                all("bias", bias.map(<[_]>::len));
+                let range = if signed { (-128, 127) } else { (0, 255) };
+                let c = Shared::new(c);
+                (To::Activated { scale, bias, activation, inverse, zero, range, c }, row)
             }
             ByteOut::U8 { scale, bias, zero, c, row } => {
                 check(c.len(), row);
@@ -442,9 +481,21 @@ impl WayTile<'_> {
 
     /// Calls `emit(i, x)` with row `i` of the tile for the vector of columns at `v`.
     #[inline(always)]
-    fn each<S: Simd>(&self, s: S, v: usize, mut emit: impl FnMut(usize, S::I)) {
+    fn each<S: Simd>(&self, s: S, v: usize, emit: impl FnMut(usize, S::I)) {
+        self.some(s, v, 0..self.rows.len(), emit);
+    }
+
+    /// As [`WayTile::each`], for some rows of the tile.
+    #[inline(always)]
+    fn some<S: Simd>(
+        &self,
+        s: S,
+        v: usize,
+        rows: std::ops::Range<usize>,
+        mut emit: impl FnMut(usize, S::I),
+    ) {
         let (offset, zeros) = self.offset(s, self.cols.start + v);
-        for i in 0..self.rows.len() {
+        for i in rows {
             // SAFETY: the sums have `NR` for each row, and `v + LANES <= NR`; there is one sum for
             // each row.
             unsafe {
@@ -455,6 +506,37 @@ impl WayTile<'_> {
                 emit(i, x);
             }
         }
+    }
+}
+
+/// Floats that a tile computes functions of at once.
+const WORK: usize = 16 * crate::simd::MAX_LANES;
+
+/// Stores the low bytes of the first `n` lanes.
+///
+/// # Safety
+/// `n` bytes at `to` may be written.
+#[inline(always)]
+unsafe fn store_bytes<S: Simd>(s: S, to: *mut u8, x: S::I, n: usize) {
+    // SAFETY: as the caller promises; fewer than a vector go through a copy.
+    unsafe {
+        if n == S::LANES {
+            s.store_low_bytes(to, x);
+        } else {
+            let mut bytes = [0u8; crate::simd::MAX_LANES];
+            s.store_low_bytes(bytes.as_mut_ptr(), x);
+            to.copy_from_nonoverlapping(bytes.as_ptr(), n);
+        }
+    }
+}
+
+/// The `n` numbers for columns `j..`; zeros where there are none.
+#[inline(always)]
+fn int_columns<S: Simd>(s: S, values: Option<&[i32]>, j: usize, n: usize) -> S::I {
+    match values {
+        // SAFETY: the slice has `n` numbers from `j` on.
+        Some(b) => unsafe { s.as_int(s.load_n(b[j..j + n].as_ptr().cast(), n)) },
+        None => s.splat_i(0),
     }
 }
 
@@ -490,9 +572,11 @@ impl Kernel for WayTile<'_> {
                     }
                 }),
                 To::F32 { scale, col_scale, bias, c, .. } => {
-                    let scale = s.mul(s.splat(*scale), columns(s, col_scale, j, n));
+                    let col_scale = columns(s, col_scale, j, n);
                     let bias = bias.map(|b| columns(s, &b[j..j + n], 0, n));
                     self.each(s, v, |i, x| {
+                        let one = if let [one] = scale { *one } else { scale[self.rows.start + i] };
+                        let scale = s.mul(s.splat(one), col_scale);
                         let mut y = s.mul(s.to_float(x), scale);
                         if let Some(b) = bias {
                             y = s.add(y, b);
@@ -504,13 +588,42 @@ impl Kernel for WayTile<'_> {
                         }
                     });
                 }
+                To::Activated { scale, bias, activation, inverse, zero, range, c } => {
+                    let scale = columns(s, scale, j, n);
+                    let bias = int_columns(s, *bias, j, n);
+                    let inverse = s.splat(*inverse);
+                    let low = s.splat((range.0 - zero) as f32);
+                    let high = s.splat((range.1 - zero) as f32);
+                    let zero = s.splat_i(*zero);
+                    // All rows of the tile in one go: functions are called once for many elements.
+                    let mut work = [0f32; WORK];
+                    for from in (0..self.rows.len()).step_by(WORK / S::LANES) {
+                        let rows = from..(from + WORK / S::LANES).min(self.rows.len());
+                        self.some(s, v, rows.clone(), |i, x| {
+                            let y = s.mul(s.to_float(s.add_i(x, bias)), scale);
+                            // SAFETY: the work holds that many rows of a vector.
+                            unsafe { s.store(work.as_mut_ptr().add((i - from) * S::LANES), y) };
+                        });
+                        let p = work.as_mut_ptr();
+                        // SAFETY: that many elements were written.
+                        unsafe { apply(s, *activation, p, p, rows.len() * S::LANES) };
+                        for i in rows {
+                            // SAFETY: as above; row `i` of the result has `n` elements from column
+                            // `j` on, which no other task writes.
+                            unsafe {
+                                let y = s.load(work.as_ptr().add((i - from) * S::LANES));
+                                let y = s.mul(y, inverse);
+                                let y = s.select(s.unordered(y, y), s.zero(), y);
+                                let y = s.to_int(s.max(s.min(y, high), low));
+                                let c = c.ptr().add(at + i * way.row);
+                                store_bytes(s, c, s.add_i(y, zero), n);
+                            }
+                        }
+                    }
+                }
                 To::Bytes { scale, bias, zero, range, c } => {
                     let scale = columns(s, scale, j, n);
-                    let bias = match bias {
-                        // SAFETY: the bias has `n` numbers from `j` on.
-                        Some(b) => unsafe { s.as_int(s.load_n(b[j..j + n].as_ptr().cast(), n)) },
-                        None => s.splat_i(0),
-                    };
+                    let bias = int_columns(s, *bias, j, n);
                     let low = s.splat((range.0 - zero) as f32);
                     let high = s.splat((range.1 - zero) as f32);
                     let zero = s.splat_i(*zero);
@@ -519,16 +632,7 @@ impl Kernel for WayTile<'_> {
                         let y = s.to_int(s.max(s.min(y, high), low));
                         let y = s.add_i(y, zero);
                         // SAFETY: as above.
-                        unsafe {
-                            let c = c.ptr().add(at + i * way.row);
-                            if n == S::LANES {
-                                s.store_low_bytes(c, y);
-                            } else {
-                                let mut bytes = [0u8; crate::simd::MAX_LANES];
-                                s.store_low_bytes(bytes.as_mut_ptr(), y);
-                                c.copy_from_nonoverlapping(bytes.as_ptr(), n);
-                            }
-                        }
+                        unsafe { store_bytes(s, c.ptr().add(at + i * way.row), y, n) };
                     });
                 }
             }

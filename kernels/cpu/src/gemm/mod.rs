@@ -56,9 +56,10 @@ pub use int8::{
     ByteMat, ByteOut, Bytes, PackedI8, Zeros, dot_peak_i8, gemm_i8, gemm_i8_scratch, int8_arch,
 };
 pub(crate) use int8_depthwise::{Depthwise, depthwise_i8};
-pub(crate) use pack::Aligned;
+pub(crate) use pack::{Aligned, Panels};
 pub use pack::{
-    PackedA, PackedARef, PackedB, PackedBRef, pack_a_into, pack_b_into, packed_a_len, packed_b_len,
+    PackedA, PackedARef, PackedB, PackedBRef, SharedFloats, pack_a_into, pack_b_into, packed_a_len,
+    packed_b_len,
 };
 
 use crate::elementwise::Unary;

@@ -9,6 +9,7 @@ use super::{Mat, tile};
 use crate::parallel::{Parallel, Shared, split};
 use crate::simd::{Kernel, MAX_LANES, Simd};
 use crate::{Isa, Level};
+use std::sync::Arc;
 
 /// Floats that [`pack_a_into`] writes.
 pub fn packed_a_len(m: usize, k: usize) -> usize {
@@ -219,6 +220,49 @@ impl Aligned {
     }
 }
 
+/// Floats that somebody else keeps and nobody writes: what a kernel has packed before, in a file that is
+/// mapped into memory.
+#[derive(Clone)]
+pub struct SharedFloats(Arc<dyn AsRef<[f32]> + Send + Sync>);
+
+impl SharedFloats {
+    /// Floats of `owner`, which must be the same at each call.
+    pub fn new(owner: impl AsRef<[f32]> + Send + Sync + 'static) -> Self {
+        SharedFloats(Arc::new(owner))
+    }
+
+    fn as_slice(&self) -> &[f32] {
+        (*self.0).as_ref()
+    }
+}
+
+impl std::fmt::Debug for SharedFloats {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "SharedFloats({})", self.as_slice().len())
+    }
+}
+
+/// What a constant was packed into: memory of its own, or shared.
+#[derive(Clone)]
+pub(crate) enum Panels {
+    Own(Aligned),
+    Shared(SharedFloats),
+}
+
+impl Panels {
+    /// `data` if it has `len` floats.
+    pub(crate) fn shared(data: SharedFloats, len: usize) -> Option<Self> {
+        (data.as_slice().len() == len).then_some(Panels::Shared(data))
+    }
+
+    pub(crate) fn as_slice(&self) -> &[f32] {
+        match self {
+            Panels::Own(own) => own.as_slice(),
+            Panels::Shared(shared) => shared.as_slice(),
+        }
+    }
+}
+
 macro_rules! packed {
     ($own:ident, $view:ident, $what:literal, $($dim:ident: $doc:literal),*) => {
         #[doc = concat!("A view of a packed ", $what, " operand, tied to the level it was packed for.")]
@@ -232,7 +276,7 @@ macro_rules! packed {
         #[doc = concat!("An owned packed ", $what, " operand: weights, packed once.")]
         #[derive(Clone)]
         pub struct $own {
-            data: Aligned,
+            data: Panels,
             level: Level,
             $($dim: usize,)*
         }
@@ -250,9 +294,14 @@ macro_rules! packed {
                 }
             )*
 
-            /// Bytes of memory held.
+            /// Bytes of the packed elements.
             pub fn bytes(&self) -> usize {
-                self.data.lines.len() * size_of::<Line>()
+                size_of_val(self.floats())
+            }
+
+            /// The packed elements, in the order of this level.
+            pub fn floats(&self) -> &[f32] {
+                self.data.as_slice()
             }
         }
 
@@ -275,7 +324,7 @@ impl PackedA {
     pub fn new(isa: Isa, par: &dyn Parallel, m: usize, k: usize, a: Mat<'_>) -> Self {
         let mut data = Aligned::zeroed(packed_a_len(m, k));
         pack_a_into(isa, par, m, k, a, data.as_mut_slice());
-        PackedA { data, level: isa.level(), m, k }
+        PackedA { data: Panels::Own(data), level: isa.level(), m, k }
     }
 }
 
@@ -284,7 +333,14 @@ impl PackedB {
     pub fn new(isa: Isa, par: &dyn Parallel, k: usize, n: usize, b: Mat<'_>) -> Self {
         let mut data = Aligned::zeroed(packed_b_len(isa, k, n));
         pack_b_into(isa, par, k, n, b, data.as_mut_slice());
-        PackedB { data, level: isa.level(), k, n }
+        PackedB { data: Panels::Own(data), level: isa.level(), k, n }
+    }
+
+    /// What [`PackedB::floats`] gave for a matrix of this size at this level; `None` for another number
+    /// of floats.
+    pub fn shared(isa: Isa, k: usize, n: usize, data: SharedFloats) -> Option<Self> {
+        let data = Panels::shared(data, packed_b_len(isa, k, n))?;
+        Some(PackedB { data, level: isa.level(), k, n })
     }
 }
 

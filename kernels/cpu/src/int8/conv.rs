@@ -256,13 +256,25 @@ fn columns<'a>(out: &'a mut ByteOut<'_>, first: usize, n: usize) -> ByteOut<'a> 
     match out {
         ByteOut::I32 { c, row } => ByteOut::I32 { c: &mut c[first..], row: *row },
         ByteOut::F32 { scale, col_scale, bias, activation, c, row } => ByteOut::F32 {
-            scale: *scale,
+            scale,
             col_scale: part(col_scale, first, n),
             bias: bias.map(|b| &b[first..first + n]),
             activation: *activation,
             c: &mut c[first..],
             row: *row,
         },
+        ByteOut::Activated { scale, bias, activation, inverse, zero, signed, c, row } => {
+            ByteOut::Activated {
+                scale: part(scale, first, n),
+                bias: bias.map(|b| &b[first..first + n]),
+                activation: *activation,
+                inverse: *inverse,
+                zero: *zero,
+                signed: *signed,
+                c: &mut c[first..],
+                row: *row,
+            }
+        }
         ByteOut::U8 { scale, bias, zero, c, row } => ByteOut::U8 {
             scale: part(scale, first, n),
             bias: bias.map(|b| &b[first..first + n]),

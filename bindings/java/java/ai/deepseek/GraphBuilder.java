@@ -201,7 +201,9 @@ public final class GraphBuilder extends NativeObject {
                     options.memoryBudgetBytes,
                     options.whole,
                     options.names,
-                    options.shapes));
+                    options.shapes,
+                    options.symbols,
+                    options.bounds));
         } finally {
             Reference.reachabilityFence(runtime);
         }
@@ -228,5 +230,7 @@ public final class GraphBuilder extends NativeObject {
             long memoryBudgetBytes,
             boolean whole,
             byte[] names,
-            long[] shapes);
+            long[] shapes,
+            byte[] symbols,
+            long[] bounds);
 }

@@ -38,7 +38,8 @@ public final class Model extends NativeObject {
      * @return the model
      * @throws DeepseekException as {@link #open(Path, Runtime)}, {@code BUDGET_EXCEEDED} naming the
      *     least budget that would do, {@code NOT_FOUND} or {@code SHAPE_MISMATCH} for a shape that
-     *     fits no input
+     *     fits no input, {@code NOT_FOUND} or {@code INVALID_ARGUMENT} for bounds of a symbol that no
+     *     input has, or that are not within the model's own
      */
     public static Model open(Path path, Runtime runtime, ModelOptions options) {
         try {
@@ -48,7 +49,9 @@ public final class Model extends NativeObject {
                     options.memoryBudgetBytes,
                     options.whole,
                     options.names,
-                    options.shapes));
+                    options.shapes,
+                    options.symbols,
+                    options.bounds));
         } finally {
             Reference.reachabilityFence(runtime);
         }
@@ -84,7 +87,9 @@ public final class Model extends NativeObject {
                     options.memoryBudgetBytes,
                     options.whole,
                     options.names,
-                    options.shapes));
+                    options.shapes,
+                    options.symbols,
+                    options.bounds));
         } finally {
             Reference.reachabilityFence(runtime);
         }
@@ -120,6 +125,18 @@ public final class Model extends NativeObject {
     public MemoryPlan planMemory(Map<String, Long> symbols) {
         long[] values = symbols.values().stream().mapToLong(Long::longValue).toArray();
         return new MemoryPlan(planSymbols(handle, Wire.bytes(symbols.keySet()), values));
+    }
+
+    /**
+     * Bytes that no run within the bounds of the model's symbols exceeds: what the run at the upper
+     * bounds takes, where all sizes grow with every symbol.
+     *
+     * @return the plan
+     * @throws DeepseekException {@code INVALID_ARGUMENT} naming a symbol without an upper bound, which
+     *     {@link ModelOptions#bounds} sets
+     */
+    public MemoryPlan planMemoryWithinBounds() {
+        return new MemoryPlan(planBounds(handle));
     }
 
     /**
@@ -177,7 +194,19 @@ public final class Model extends NativeObject {
      * @throws DeepseekException {@code IO} naming the path, {@code INVALID_ARGUMENT} for another name
      */
     public void save(Path path) {
-        savePath(handle, Wire.bytes(path.toString()));
+        savePath(handle, Wire.bytes(path.toString()), false);
+    }
+
+    /**
+     * As {@link #save}, and stores the weights a second time, packed for the kernels of this machine:
+     * on machines with the same instruction set, opening the file packs nothing, and processes share
+     * the packed weights.
+     *
+     * @param path the file; its name ends in {@code .deepseek}
+     * @throws DeepseekException as {@link #save}
+     */
+    public void savePacked(Path path) {
+        savePath(handle, Wire.bytes(path.toString()), true);
     }
 
     /**
@@ -199,16 +228,32 @@ public final class Model extends NativeObject {
     }
 
     private static native long openPath(
-            byte[] path, long runtime, long memoryBudgetBytes, boolean whole, byte[] names, long[] shapes);
+            byte[] path,
+            long runtime,
+            long memoryBudgetBytes,
+            boolean whole,
+            byte[] names,
+            long[] shapes,
+            byte[] symbols,
+            long[] bounds);
 
     private static native long openBytes(
-            byte[] bytes, long runtime, long memoryBudgetBytes, boolean whole, byte[] names, long[] shapes);
+            byte[] bytes,
+            long runtime,
+            long memoryBudgetBytes,
+            boolean whole,
+            byte[] names,
+            long[] shapes,
+            byte[] symbols,
+            long[] bounds);
 
     private native byte[] inputSpecs(long handle);
 
     private native byte[] outputSpecs(long handle);
 
     private native byte[] planSymbols(long handle, byte[] names, long[] values);
+
+    private native byte[] planBounds(long handle);
 
     private native byte[] planShapes(long handle, byte[] names, long[] shapes);
 
@@ -218,7 +263,7 @@ public final class Model extends NativeObject {
 
     private native byte[] formula(long handle);
 
-    private native void savePath(long handle, byte[] path);
+    private native void savePath(long handle, byte[] path, boolean packed);
 
     private native byte[] summaryJson(long handle);
 

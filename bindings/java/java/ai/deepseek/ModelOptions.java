@@ -1,13 +1,15 @@
 package ai.deepseek;
 
+import java.util.ArrayList;
 import java.util.Arrays;
+import java.util.List;
 import java.util.Map;
 import java.util.stream.LongStream;
 
 /** How a {@link Model} is made. Immutable: each method returns changed options. */
 public final class ModelOptions {
     private static final ModelOptions DEFAULTS =
-            new ModelOptions(0, false, new byte[0], new long[0]);
+            new ModelOptions(0, false, new byte[0], new long[0], List.of(), new long[0]);
 
     final long memoryBudgetBytes;
     final boolean whole;
@@ -18,11 +20,28 @@ public final class ModelOptions {
     /** For each name a rank, then its extents. */
     final long[] shapes;
 
-    private ModelOptions(long memoryBudgetBytes, boolean whole, byte[] names, long[] shapes) {
+    /** Symbols that have bounds. */
+    final byte[] symbols;
+
+    /** For each symbol its least value, 0 for none, and its greatest, -1 for none. */
+    final long[] bounds;
+
+    private final List<String> bounded;
+
+    private ModelOptions(
+            long memoryBudgetBytes,
+            boolean whole,
+            byte[] names,
+            long[] shapes,
+            List<String> bounded,
+            long[] bounds) {
         this.memoryBudgetBytes = memoryBudgetBytes;
         this.whole = whole;
         this.names = names;
         this.shapes = shapes;
+        this.bounded = bounded;
+        this.symbols = Wire.bytes(bounded);
+        this.bounds = bounds;
     }
 
     /**
@@ -44,7 +63,7 @@ public final class ModelOptions {
      * @return changed options
      */
     public ModelOptions memoryBudgetBytes(long bytes) {
-        return new ModelOptions(bytes, whole, names, shapes);
+        return new ModelOptions(bytes, whole, names, shapes, bounded, bounds);
     }
 
     /**
@@ -55,7 +74,8 @@ public final class ModelOptions {
      * @return changed options
      */
     public ModelOptions shapes(Map<String, long[]> shapes) {
-        return new ModelOptions(memoryBudgetBytes, whole, Wire.bytes(shapes.keySet()), pack(shapes));
+        return new ModelOptions(
+                memoryBudgetBytes, whole, Wire.bytes(shapes.keySet()), pack(shapes), bounded, bounds);
     }
 
     /**
@@ -65,7 +85,23 @@ public final class ModelOptions {
      * @return changed options
      */
     public ModelOptions whole(boolean on) {
-        return new ModelOptions(memoryBudgetBytes, on, names, shapes);
+        return new ModelOptions(memoryBudgetBytes, on, names, shapes, bounded, bounds);
+    }
+
+    /**
+     * Adds the range of a symbol, both ends included, that every run keeps to. A run outside fails
+     * with {@code SHAPE_MISMATCH}; what is planned within bounds is planned within it.
+     *
+     * @param symbol the symbol, such as {@code seq} of {@code f32[batch, seq]}
+     * @param min least value; 0 leaves the model's own
+     * @param max greatest value; -1 leaves the model's own, if it has one
+     * @return changed options
+     */
+    public ModelOptions bounds(String symbol, long min, long max) {
+        List<String> names = new ArrayList<>(bounded);
+        names.add(symbol);
+        long[] ends = LongStream.concat(Arrays.stream(bounds), LongStream.of(min, max)).toArray();
+        return new ModelOptions(memoryBudgetBytes, whole, this.names, shapes, List.copyOf(names), ends);
     }
 
     /** For each shape its rank, then its extents. */

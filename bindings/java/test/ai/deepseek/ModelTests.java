@@ -188,6 +188,21 @@ final class ModelTests {
         }
     }
 
+    static void boundsAreKeptAndPlannedWithin() {
+        ModelOptions bounds = ModelOptions.defaults().bounds("rows", 1, 300);
+        try (Model open = wide(ModelOptions.defaults());
+                Model model = wide(bounds);
+                Session session = model.newSession();
+                Tensor large = Tensor.zeros(DType.F32, 301, 16)) {
+            Check.fails(StatusCode.INVALID_ARGUMENT, open::planMemoryWithinBounds, "'rows'");
+            long most = model.planMemoryWithinBounds().plannedBytes();
+            Check.equal(planned(bounds), most, "planned bytes");
+            Check.fails(
+                    StatusCode.SHAPE_MISMATCH, () -> session.run(Map.of("x", large)), "'x'", "rows is 301", "1 to 300");
+        }
+        Check.fails(StatusCode.INVALID_ARGUMENT, () -> wide(bounds.bounds("rows", -1, -1)), "'rows'");
+    }
+
     static void budgetsAreMetOrRefused() {
         ModelOptions whole = ModelOptions.defaults().whole(true);
         ModelOptions largest = whole.shapes(Map.of("x", new long[] {300, 16}));

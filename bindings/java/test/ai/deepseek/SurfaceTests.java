@@ -123,10 +123,17 @@ final class SurfaceTests {
         }
         Map<String, long[]> shapes = new LinkedHashMap<>();
         Json.object(described.get("shapes")).forEach((name, shape) -> shapes.put(name, Json.longs(shape)));
-        return ModelOptions.defaults()
+        ModelOptions options = ModelOptions.defaults()
                 .memoryBudgetBytes(((Double) described.get("memory_budget_bytes")).longValue())
                 .whole((Boolean) described.get("whole"))
                 .shapes(shapes);
+        for (Map.Entry<String, Object> entry : Json.object(described.get("bounds")).entrySet()) {
+            Map<String, Object> bound = Json.object(entry.getValue());
+            Double max = (Double) bound.get("max");
+            options = options.bounds(
+                    entry.getKey(), ((Double) bound.get("min")).longValue(), max == null ? -1 : max.longValue());
+        }
+        return options;
     }
 
     private static Tensor tensor(Map<String, Object> described) {

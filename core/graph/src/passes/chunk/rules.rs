@@ -61,6 +61,7 @@ static RULES: &[(&str, Rule)] = &[
     ("Cos", elementwise),
     ("Div", elementwise),
     ("Elu", elementwise),
+    ("DynamicQuantizeRows", quantised_rows),
     ("Equal", elementwise),
     ("Erf", elementwise),
     ("Exp", elementwise),
@@ -89,6 +90,7 @@ static RULES: &[(&str, Rule)] = &[
     ("LogSoftmax", along_axis),
     ("LpNormalization", along_axis),
     ("MatMul", matmul),
+    ("MatMulIntegerToFloat", integer_matmul),
     ("Max", elementwise),
     ("MaxPool", per_image),
     ("Mean", elementwise),
@@ -278,6 +280,35 @@ fn matmul(v: &View) -> Result<RowWise, String> {
     let residual = if v.input(3).is_some() { v.rows(3)? } else { Operand::Absent };
     let mut inputs = vec![v.rows(0)?, product, v.whole(2), residual];
     inputs.truncate(v.node.inputs.len());
+    Ok(v.same_op(inputs, false))
+}
+
+/// Rows of bytes by constant bytes, with one scale for all rows or one for each.
+fn integer_matmul(v: &View) -> Result<RowWise, String> {
+    let (out, k) = v.output()?;
+    if v.shape(0)?.len() != out.len() || k >= out.len() || v.shape(1)?.len() != 2 {
+        return Err("the right operand differs from row to row".to_owned());
+    }
+    let one = |i: usize| v.shape(i).is_ok_and(|s| s.iter().all(|d| d.as_const() == Some(1)));
+    let mut inputs = vec![v.rows(0)?];
+    inputs.extend(v.constants(1));
+    if !one(2) {
+        inputs[2] = v.rows(2)?;
+    }
+    if v.input(4).is_some() && !one(4) {
+        return Err("rows have zero points of their own".to_owned());
+    }
+    Ok(v.same_op(inputs, false))
+}
+
+/// Each row by itself, along the last axis.
+fn quantised_rows(v: &View) -> Result<RowWise, String> {
+    let (out, k) = v.output()?;
+    if k >= out.len() {
+        return Err("the axis that it quantises counts rows".to_owned());
+    }
+    let mut inputs = vec![v.rows(0)?];
+    inputs.extend(v.constants(1));
     Ok(v.same_op(inputs, false))
 }
 

@@ -1,7 +1,7 @@
 //! Channels last, where kernels on bytes want them.
 
 use super::products::is_planes;
-use crate::ops::{ConvInteger, MaxPool, QLinearAdd, QLinearConv, Transpose};
+use crate::ops::{ConvInteger, ConvIntegerToFloat, MaxPool, QLinearAdd, QLinearConv, Transpose};
 use crate::passes::view::{View, input, output};
 use crate::passes::{Diagnostics, Pass, Patch, Wire};
 use crate::{Graph, Node, Operator, ValueId};
@@ -52,6 +52,10 @@ fn channels_last(view: &View, node: &Node) -> Option<Arc<dyn Operator>> {
     if let Some(op) = node.op.downcast::<ConvInteger>().filter(|op| !op.channels_last) {
         view.graph.constant(input(node, 1)?)?;
         return Some(Arc::new(ConvInteger { channels_last: true, ..op.clone() }));
+    }
+    if let Some(op) = node.op.downcast::<ConvIntegerToFloat>().filter(|op| !op.channels_last) {
+        view.graph.constant(input(node, 1)?)?;
+        return Some(Arc::new(ConvIntegerToFloat { channels_last: true, ..op.clone() }));
     }
     let op = node.op.downcast::<MaxPool>().filter(|op| !op.channels_last)?;
     (node.outputs.len() == 1)

@@ -23,6 +23,9 @@ use deepseek_tensor::{DType, Result, Tensor};
 /// | `Cast(MatMulInteger(a, w)) · (a_scale · w_scale)` | MatMulIntegerToFloat |
 /// | `activation(MatMulIntegerToFloat + bias)` | MatMulIntegerToFloat |
 /// | `Q(Conv(DQ(x), DQ(w), DQ(bias)))` | QLinearConv |
+/// | the same without `Q` | ConvIntegerToFloat |
+/// | either product or convolution with an activation before `Q` | the same with an activation |
+/// | `activation(ConvIntegerToFloat)` | ConvIntegerToFloat |
 /// | `Q(Add(DQ(a), DQ(b)))` | QLinearAdd |
 /// | QLinearMatMul of two operands that are not constant | `Q(MatMul(DQ(a), DQ(b)))` |
 /// | `Q(move(DQ(x)))` with one scale and zero point, and `Q(DQ(x))` | `move(x)`, `x` |
@@ -50,7 +53,9 @@ impl Pass for FuseQuantised {
                 "QuantizeLinear" => products::requantised(&view, node, y)?,
                 "MatMul" | "Gemm" => products::product(&view, node, y)?,
                 "Mul" => products::dynamic(&view, node, y)?,
+                "Conv" => products::float_convolution(&view, node, y)?,
                 "MatMulIntegerToFloat" => products::finished(&view, node, y)?,
+                "ConvIntegerToFloat" => products::finished_convolution(&view, node, y)?,
                 "QLinearMatMul" => products::in_floats(&view, node, y)?,
                 _ => continue,
             };

@@ -2,8 +2,8 @@
 
 use super::{Found, Quantised, Requantised, is_bytes, one};
 use crate::ops::{
-    Add, Cast, Conv, DequantizeLinear, Gemm, MatMul, MatMulInteger, MatMulIntegerToFloat, Mul,
-    QLinearAdd, QLinearConv, QLinearMatMul, QuantizeLinear,
+    Add, Cast, Conv, ConvIntegerToFloat, DequantizeLinear, Gemm, MatMul, MatMulInteger,
+    MatMulIntegerToFloat, Mul, Pointwise, QLinearAdd, QLinearConv, QLinearMatMul, QuantizeLinear,
 };
 use crate::passes::fuse::per_channel;
 use crate::passes::view::{View, input, output};
@@ -24,12 +24,21 @@ pub(super) fn requantised<'g>(view: &View<'g>, node: &'g Node, y: ValueId) -> Re
         return Ok(Ok(Some((patch, "the same bytes"))));
     }
     let Some((maker, 0)) = view.writer(x) else { return Ok(Ok(None)) };
+    if let Some((layer, f)) = activated(view, maker, x) {
+        return match layer.op.name() {
+            "Conv" => convolution(view, layer, &to, Some(f)),
+            _ => match Product::new(view, layer) {
+                Some(p) => p.requantised(view, layer, &to, Some(f)),
+                None => Ok(Ok(None)),
+            },
+        };
+    }
     match maker.op.name() {
-        "Conv" if view.read_once(x) => convolution(view, maker, &to),
+        "Conv" if view.read_once(x) => convolution(view, maker, &to, None),
         "Add" if view.read_once(x) => sum(view, maker, &to),
         "MatMul" | "Gemm" if view.read_once(x) => {
             let Some(p) = Product::new(view, maker) else { return Ok(Ok(None)) };
-            p.requantised(view, maker, &to)
+            p.requantised(view, maker, &to, None)
         }
         "MaxPool" | "Reshape" | "Transpose" | "Flatten" | "Squeeze" | "Unsqueeze" | "Slice"
             if input(node, 0) == Some(x) =>
@@ -38,6 +47,16 @@ pub(super) fn requantised<'g>(view: &View<'g>, node: &'g Node, y: ValueId) -> Re
         }
         _ => Ok(Ok(None)),
     }
+}
+
+/// The convolution or product before the activation that `node` applies, and the activation, if nobody
+/// else reads either.
+fn activated<'g>(view: &View<'g>, node: &'g Node, y: ValueId) -> Option<(&'g Node, Pointwise)> {
+    let x = input(node, 0)?;
+    let f = super::super::fuse::activation(view.graph, node, x)?;
+    let (layer, slot) = view.writer(x)?;
+    let once = view.read_once(x) && view.read_once(y) && slot == 0;
+    (once && matches!(layer.op.name(), "Conv" | "MatMul" | "Gemm")).then_some((layer, f))
 }
 
 /// An operator that moves bytes or picks the greatest, between one scale and zero point.
@@ -98,7 +117,12 @@ fn number(view: &View, v: ValueId) -> Option<f32> {
     view.constant(v).filter(|t| t.len() == 1)?.to_vec::<f32>().ok()?.first().copied()
 }
 
-fn convolution<'g>(view: &View<'g>, node: &'g Node, to: &Requantised<'g>) -> Result<Found<'g>> {
+fn convolution<'g>(
+    view: &View<'g>,
+    node: &'g Node,
+    to: &Requantised<'g>,
+    activation: Option<Pointwise>,
+) -> Result<Found<'g>> {
     let Some(op) = node.op.downcast::<Conv>() else { return Ok(Ok(None)) };
     let both = (input(node, 0), input(node, 1));
     let (Some(x), Some(w)) = both else { return Ok(Ok(None)) };
@@ -136,10 +160,85 @@ fn convolution<'g>(view: &View<'g>, node: &'g Node, to: &Requantised<'g>) -> Res
         pads: op.pads.clone(),
         strides: op.strides.clone(),
         channels_last: false,
+        activation,
     };
     let new = patch.add_node(&node.name, Arc::new(op), &inputs, &[true])?[0];
     patch.redirect(to.y, new.expect("the output was asked for"))?;
     Ok(Ok(Some((patch, "QLinearConv"))))
+}
+
+/// A convolution of dequantised operands that stays in `f32`.
+pub(super) fn float_convolution<'g>(
+    view: &View<'g>,
+    node: &'g Node,
+    y: ValueId,
+) -> Result<Found<'g>> {
+    let Some(op) = node.op.downcast::<Conv>() else { return Ok(Ok(None)) };
+    let (Some(x), Some(w)) = (input(node, 0), input(node, 1)) else { return Ok(Ok(None)) };
+    let (Some(x), Some(w)) = (Quantised::bytes(view, x), Quantised::bytes(view, w)) else {
+        return Ok(Ok(None));
+    };
+    let Some(weights) = view.graph.constant(w.q) else {
+        return Ok(Err("the weights are not constant"));
+    };
+    let scales = w.scales(view, weights.rank(), 0);
+    let (Some(x_scale), Some(scales), true) = (number(view, x.scale), scales, x.is_uniform(view))
+    else {
+        return Ok(Err("scales are not constant, or lie along another axis"));
+    };
+    let is_taken = input(node, 2).is_none_or(|b| bias(view, b, x_scale, &scales).is_some());
+    if is_taken && taken(view, y) {
+        return Ok(Ok(None));
+    }
+    let mut patch = Patch::new(view.graph);
+    let (x_zero, w_zero) = (x.zero(view, &mut patch)?, w.zero(view, &mut patch)?);
+    let [xq, x_scale, wq, w_scale] = [x.q, x.scale, w.q, w.scale].map(Wire::Old);
+    let mut inputs = [xq, wq, x_scale, w_scale, x_zero, w_zero].map(Some).to_vec();
+    inputs.extend(input(node, 2).map(|b| Some(Wire::Old(b))));
+    let op = ConvIntegerToFloat {
+        auto_pad: op.auto_pad,
+        dilations: op.dilations.clone(),
+        group: op.group,
+        kernel_shape: op.kernel_shape.clone(),
+        pads: op.pads.clone(),
+        strides: op.strides.clone(),
+        channels_last: false,
+        activation: None,
+    };
+    let new = patch.add_node(&node.name, Arc::new(op), &inputs, &[true])?[0];
+    patch.redirect(y, new.expect("the output was asked for"))?;
+    Ok(Ok(Some((patch, "ConvIntegerToFloat"))))
+}
+
+/// A convolution in `f32` takes an activation.
+pub(super) fn finished_convolution<'g>(
+    view: &View<'g>,
+    node: &'g Node,
+    y: ValueId,
+) -> Result<Found<'g>> {
+    let Some(op) = node.op.downcast::<ConvIntegerToFloat>() else { return Ok(Ok(None)) };
+    if op.activation.is_some() || !view.read_once(y) {
+        return Ok(Ok(None));
+    }
+    let Some(next) = view.readers(y).next() else { return Ok(Ok(None)) };
+    let Some(z) = output(next) else { return Ok(Ok(None)) };
+    let Some(f) = super::super::fuse::activation(view.graph, next, y) else { return Ok(Ok(None)) };
+    let inputs: Vec<_> = node.inputs.iter().map(|i| i.map(Wire::Old)).collect();
+    let mut patch = Patch::new(view.graph);
+    let op = ConvIntegerToFloat { activation: Some(f), ..op.clone() };
+    let new = patch.add_node(&node.name, Arc::new(op), &inputs, &[true])?[0];
+    patch.redirect(z, new.expect("the output was asked for"))?;
+    Ok(Ok(Some((patch, "an activation of ConvIntegerToFloat"))))
+}
+
+/// Whether a QuantizeLinear takes `y`, directly or behind an activation.
+fn taken(view: &View, y: ValueId) -> bool {
+    let ends = |n: &Node| n.op.name() == "QuantizeLinear";
+    let behind = |n: &Node| {
+        super::super::fuse::activation(view.graph, n, y).is_some()
+            && output(n).is_some_and(|r| view.read_once(r) && view.readers(r).any(ends))
+    };
+    view.read_once(y) && view.readers(y).all(|n| ends(n) || behind(n))
 }
 
 /// A product of bytes by constant bytes.
@@ -181,6 +280,7 @@ impl Product {
         view: &View<'g>,
         node: &'g Node,
         to: &Requantised<'g>,
+        activation: Option<Pointwise>,
     ) -> Result<Found<'g>> {
         let scales = self.b.scales(view, 2, usize::from(!self.transposed));
         let (Some(a_scale), Some(scales)) = (number(view, self.a.scale), scales) else {
@@ -202,7 +302,7 @@ impl Product {
                 .map(Some)
                 .to_vec();
         inputs.extend(bias.map(|b| Some(Wire::Old(b))));
-        let op = Arc::new(QLinearMatMul::default());
+        let op = Arc::new(QLinearMatMul { activation });
         let new = patch.add_node(&node.name, op, &inputs, &[true])?[0];
         patch.redirect(to.y, new.expect("the output was asked for"))?;
         Ok(Ok(Some((patch, "QLinearMatMul"))))
@@ -212,15 +312,8 @@ impl Product {
 /// A product of dequantised operands that stays in `f32`.
 pub(super) fn product<'g>(view: &View<'g>, node: &'g Node, y: ValueId) -> Result<Found<'g>> {
     let Some(p) = Product::new(view, node) else { return Ok(Ok(None)) };
-    // A QuantizeLinear takes it, if it can; directly or behind a Relu.
-    let ends = |n: &Node| n.op.name() == "QuantizeLinear";
-    let taken = view.read_once(y)
-        && view.readers(y).all(|n| {
-            let relu =
-                || n.op.name() == "Relu" && output(n).is_some_and(|r| view.readers(r).any(ends));
-            ends(n) || relu()
-        });
-    let quantises = taken
+    // A QuantizeLinear takes it, if it can.
+    let quantises = taken(view, y)
         && p.bias.is_none_or(|b| {
             let scales = p.b.scales(view, 2, usize::from(!p.transposed));
             match (number(view, p.a.scale), scales) {

@@ -90,6 +90,55 @@ impl Packer<'_> {
         Ok(Class::Lead(Lead { value, pad: Span::UNKNOWN, ..l }))
     }
 
+    /// Rows of bytes by a matrix of bytes, with one scale for all rows or one for each.
+    pub(super) fn integer_matmul(&mut self, node: &Node, classes: &[Option<Class>]) -> Step<Class> {
+        let shape = self.shape(self.input(node, 0)?)?.to_vec();
+        let l = self.lead(required(classes[0].clone())?, &shape)?;
+        let matrix = self.shape(self.input(node, 1)?)?.len() == 2;
+        if !matrix || shape.len() < 2 || l.axes.contains(shape.len() - 1) {
+            refuse!("it sums over batch or sequence");
+        }
+        let mut inputs = vec![Some(l.value)];
+        for (i, class) in classes.iter().enumerate().skip(1) {
+            inputs.push(match class {
+                None => None,
+                Some(Class::Whole(v)) => Some(*v),
+                Some(class) if i == 2 => {
+                    let shape = self.shape(self.input(node, 2)?)?.to_vec();
+                    let scales = self.lead(class.clone(), &shape)?;
+                    if scales.axes != l.axes {
+                        refuse!("its scales are for other rows");
+                    }
+                    Some(scales.value)
+                }
+                Some(_) => refuse!("input {i} is not the same for all sequences"),
+            });
+        }
+        let value = self.emit(node, node.op.clone(), &inputs)?[0];
+        let Some(value) = value else { refuse!("nothing reads it") };
+        Ok(Class::Lead(Lead { value, pad: Span::UNKNOWN, ..l }))
+    }
+
+    /// Rows quantised one by one: bytes and scales.
+    pub(super) fn quantised_rows(
+        &mut self,
+        node: &Node,
+        classes: &[Option<Class>],
+    ) -> Step<Vec<Option<Class>>> {
+        let shape = self.shape(self.input(node, 0)?)?.to_vec();
+        let l = self.lead(required(classes[0].clone())?, &shape)?;
+        if l.axes.contains(shape.len() - 1) {
+            refuse!("it quantises along batch or sequence");
+        }
+        let mut inputs = vec![Some(l.value)];
+        if classes.len() > 1 {
+            inputs.push(Some(self.whole(classes, 1)?));
+        }
+        let values = self.emit(node, node.op.clone(), &inputs)?;
+        let class = |v| Class::Lead(Lead { value: v, pad: Span::UNKNOWN, ..l.clone() });
+        Ok(values.into_iter().map(|v| v.map(class)).collect())
+    }
+
     pub(super) fn gemm(&mut self, node: &Node, classes: &[Option<Class>]) -> Step<Class> {
         let rank = self.shape(self.input(node, 0)?)?.len();
         let l = self.rows(node, required(classes[0].clone())?)?;

@@ -48,6 +48,8 @@ impl Packer<'_> {
             "MatMul" => self.matmul(node, &classes).map(one),
             "Gemm" => self.gemm(node, &classes).map(one),
             "FusedMatMul" => self.fused_matmul(node, &classes).map(one),
+            "MatMulIntegerToFloat" => self.integer_matmul(node, &classes).map(one),
+            "DynamicQuantizeRows" => self.quantised_rows(node, &classes),
             "RotaryEmbedding" => self.rotary(node, &classes).map(one),
             "LayerNormalization" | "RMSNormalization" => self.norm(node, &classes).map(one),
             "Softmax" | "LogSoftmax" | "Hardmax" | "LpNormalization" => {

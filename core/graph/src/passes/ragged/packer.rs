@@ -125,7 +125,9 @@ impl<'a> Packer<'a> {
         new.copy_bounds(old);
         let (min, max) = old.bounds().get(seq);
         new.set_bound(longest.name(), min.max(1), max)?;
-        new.set_bound(tokens.name(), min.max(1), None)?;
+        let sequences = old.bounds().get(batch).1;
+        let most = max.zip(sequences).and_then(|(rows, n)| rows.checked_mul(n));
+        new.set_bound(tokens.name(), min.max(1), most.filter(|&n| n >= min.max(1)))?;
         let [batch, seq, tokens, longest] = [batch, seq, tokens, longest].map(Dim::from);
         let mut classes = vec![None; old.values().len()];
         let mut any_rows = None;
