@@ -179,7 +179,10 @@ fn convolution(args: &PrepareArgs) -> Result<Option<Prepared>> {
     };
     let winograd = known.pays_winograd(reads);
     let restore = |floats| BlockedWeights::shared(args.isa, &known, reads, floats);
-    let form = format!("conv-blocked-{reads:?}-{winograd}");
+    let form = match winograd {
+        true => "conv-winograd-blocked".to_owned(),
+        false => format!("conv-blocked-{reads:?}"),
+    };
     let weights = args.pack_stored(w, &form, restore, |w| {
         let w = widened(args, w)?;
         Ok(BlockedWeights::new(args.isa, args.pool, &known, reads, floats(&w)?))

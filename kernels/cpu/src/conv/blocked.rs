@@ -162,8 +162,8 @@ impl BlockedWeights {
         BlockedWeights::over(isa, shape, reads, Panels::Own(data))
     }
 
-    /// What [`BlockedWeights::floats`] gave for weights of this shape at this level; `None` for another
-    /// number of floats.
+    /// What [`BlockedWeights::floats`] gave for weights of this shape at this level, chosen for the same
+    /// algorithm; `None` for another number of floats.
     ///
     /// # Panics
     /// When `shape` is none that is read as `reads`.
