@@ -5,7 +5,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use deepseek_graph::passes::{Diagnostics, Pipeline};
-use deepseek_graph::{Bindings, Graph, Value, interpret, text};
+use deepseek_graph::{Bindings, Graph, Value, interpret, ops, text};
 use deepseek_runtime::{Isa, Level, Plan, RunOptions, Runtime, RuntimeOptions, Session};
 use deepseek_tensor::{DType, Tensor};
 use std::collections::BTreeMap;
@@ -85,10 +85,16 @@ fn inputs(graph: &Graph, symbols: &[(&str, i64)]) -> Vec<Value> {
     }
     let of = |(i, id): (usize, &deepseek_graph::ValueId)| {
         let fact = graph.fact(*id);
-        assert_eq!(fact.dtype().unwrap(), DType::F32);
+        let dtype = fact.dtype().unwrap();
         let shape: Vec<usize> =
             fact.shape().unwrap().iter().map(|d| d.eval(&bindings).unwrap() as usize).collect();
-        tensor(&shape, 100 + i as u64).into()
+        let floats = tensor(&shape, 100 + i as u64);
+        if dtype == DType::F32 {
+            return floats.into();
+        }
+        assert_eq!(dtype, DType::Bool);
+        let truths = floats.to_vec::<f32>().unwrap().into_iter().map(|v| v > 0.0).collect();
+        Tensor::from_vec::<bool>(&shape, truths).unwrap().into()
     };
     graph.inputs().iter().enumerate().map(of).collect()
 }
@@ -126,7 +132,13 @@ fn check(cases: &[Case], same_bits: bool) {
         let close = |what: String, got: &[Tensor], want: &[Value]| -> Option<String> {
             for (got, want) in got.iter().zip(want) {
                 let want = want.tensor().unwrap();
-                assert_eq!(got.shape(), want.shape(), "{what}");
+                assert_eq!((got.dtype(), got.shape()), (want.dtype(), want.shape()), "{what}");
+                if got.dtype() == DType::Bool {
+                    if !deepseek_graph::same_tensor(got, want) {
+                        return Some(format!("{what}: {got:?} against {want:?}"));
+                    }
+                    continue;
+                }
                 let pairs = got.to_vec::<f32>().unwrap();
                 let pairs = pairs.iter().zip(want.to_vec::<f32>().unwrap());
                 for (i, (g, w)) in pairs.enumerate() {
@@ -398,6 +410,96 @@ fn regions() {
                 terms: 1,
             },
             Case {
+                what: "choices, comparisons and truth values, in and out",
+                graph: r#"graph "g" {
+                    input %x: f32[n, 70]
+                    input %m: bool[n, 1]
+                    input %keep: bool[70]
+                    const %zero: f32[] = [0.0]
+                    const %low: f32[] = [-inf]
+                    %a: bool[n, 70] = Greater(%x, %zero) "a"
+                    %b: bool[n, 70] = And(%a, %m) "b"
+                    %c: bool[n, 70] = Xor(%b, %keep) "c"
+                    %d: f32[n, 70] = Cast(%c) {to = f32} "d"
+                    %e: f32[n, 70] = Mul(%d, %x) "e"
+                    %f: bool[n, 70] = Not(%a) "f"
+                    %g: f32[n, 70] = Where(%f, %low, %e) "g"
+                    output "g" = %g
+                    output "b" = %b
+                }"#,
+                symbols: &[("n", 61)],
+                fused: "Region",
+                terms: 1,
+            },
+            Case {
+                what: "a choice alone",
+                graph: r#"graph "g" {
+                    input %x: f32[b, 3, s]
+                    input %m: bool[b, 1, s]
+                    const %low: f32[] = [-10000.0]
+                    %y: f32[b, 3, s] = Where(%m, %x, %low) "y"
+                    output "y" = %y
+                }"#,
+                symbols: &[("b", 4), ("s", 1500)],
+                fused: "Region",
+                terms: 1,
+            },
+            Case {
+                what: "rows folded beside elements; short rows",
+                graph: r#"graph "g" {
+                    input %x: f32[n, 5, 33]
+                    input %y: f32[5, 1]
+                    const %last: i64[1] = [-1]
+                    const %two: i64[1] = [2]
+                    const %limit: f32[] = [0.5]
+                    %a: f32[n, 5, 33] = Mul(%x, %x) "a"
+                    %b: f32[n, 5, 33] = Sub(%a, %y) "b"
+                    %s: f32[n, 5, 1] = ReduceSum(%b, %last) "s"
+                    %m: f32[n, 5, 1] = ReduceMax(%b, %two) "m"
+                    %c: f32[n, 5, 33] = Min(%b, %limit) "c"
+                    %u: f32[n, 5, 1] = ReduceMean(%c, %last) "u"
+                    output "c" = %c
+                    output "s" = %s
+                    output "m" = %m
+                    output "u" = %u
+                }"#,
+                symbols: &[("n", 90)],
+                fused: "Region",
+                terms: 33 * 6,
+            },
+            Case {
+                what: "rows folded: one tile a row; the arithmetic of results is a region of its own",
+                graph: r#"graph "g" {
+                    input %x: f32[b, n, 3000]
+                    const %last: i64[1] = [-1]
+                    const %eps: f32[] = [0.001]
+                    %a: f32[b, n, 3000] = Mul(%x, %x) "a"
+                    %s: f32[b, n, 1] = ReduceSum(%a, %last) "s"
+                    %t: f32[b, n, 1] = Add(%s, %eps) "t"
+                    %u: f32[b, n, 1] = Sqrt(%t) "u"
+                    %y: f32[b, n, 3000] = Div(%x, %u) "y"
+                    output "y" = %y
+                }"#,
+                symbols: &[("b", 3), ("n", 7)],
+                fused: "Region Region Div",
+                terms: 3000,
+            },
+            Case {
+                what: "a sum alone, and one that takes its axis away, are no regions",
+                graph: r#"graph "g" {
+                    input %x: f32[n, 8]
+                    const %last: i64[1] = [-1]
+                    %s: f32[n, 1] = ReduceSum(%x, %last) "s"
+                    %a: f32[n, 8] = Abs(%x) "a"
+                    %t: f32[n] = ReduceSum(%a, %last) {keepdims = false} "t"
+                    output "s" = %s
+                    output "t" = %t
+                }"#,
+                symbols: &[("n", 5)],
+                fused: "ReduceSum Abs ReduceSum",
+                terms: 8,
+            },
+            Case {
                 what: "nothing to do: no elements",
                 graph: r#"graph "g" {
                     input %x: f32[4, n]
@@ -436,8 +538,11 @@ fn random_regions_keep_every_bit() {
     const UNARY: [&str; 8] =
         ["Abs", "Neg", "Relu", "Sigmoid", "Exp", "Gelu", "HardSwish", "Softplus"];
     const BINARY: [&str; 5] = ["Add", "Sub", "Mul", "Min", "Max"];
+    const COMPARE: [&str; 5] = ["Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Equal"];
+    const LOGIC: [&str; 3] = ["And", "Or", "Xor"];
+    const FOLD: [&str; 3] = ["ReduceSum", "ReduceMean", "ReduceMax"];
     let runtimes = runtimes();
-    let mut regions = 0;
+    let (mut regions, mut steps) = (0, std::collections::BTreeSet::new());
     for seed in 0..60u64 {
         let mut state = seed.wrapping_mul(0x2545_f491_4f6c_dd1d) + 1;
         let mut pick = |n: usize| {
@@ -451,7 +556,10 @@ fn random_regions_keep_every_bit() {
         for (i, shape) in shapes.iter().enumerate() {
             source += &format!("input %x{i}: f32[{shape}]\n");
         }
-        source += "const %half: f32[] = [0.5]\n";
+        source += "const %half: f32[] = [0.5]\nconst %last: i64[1] = [-1]\n";
+        source += "input %m0: bool[b, 1, 11]\ninput %m1: bool[3, 1]\n";
+        // Truth values: of any shape, and those of the full one.
+        let (mut truths, mut wide_truths) = (vec!["m0".to_owned(), "m1".into()], vec![]);
         let mut names: Vec<String> = (0..shapes.len()).map(|i| format!("x{i}")).collect();
         names.push("half".into());
         let full = |name: &str| name == "x0" || name == "x6" || name.starts_with('v');
@@ -461,9 +569,34 @@ fn random_regions_keep_every_bit() {
             let wide: Vec<&String> = names.iter().filter(|n| full(n)).collect();
             let a = wide[pick(wide.len())].clone();
             let b = names[pick(names.len())].clone();
-            let call = match pick(8) {
+            let t = truths[pick(truths.len())].clone();
+            let call = match pick(14) {
                 0..3 => format!("{}(%{a})", UNARY[pick(UNARY.len())]),
                 3..7 => format!("{}(%{a}, %{b})", BINARY[pick(BINARY.len())]),
+                7 => format!("Where(%{t}, %{a}, %{b})"),
+                8 => format!("Where(%{t}, %{b}, %{a})"),
+                kind @ 9..12 => {
+                    let wide: &String = match wide_truths.len() {
+                        0 => &a,
+                        n => &wide_truths[pick(n)],
+                    };
+                    let call = match (kind, wide_truths.is_empty()) {
+                        (9, _) | (_, true) => {
+                            format!("{}(%{a}, %{b})", COMPARE[pick(COMPARE.len())])
+                        }
+                        (10, _) => format!("{}(%{wide}, %{t})", LOGIC[pick(LOGIC.len())]),
+                        _ => format!("Not(%{wide})"),
+                    };
+                    source += &format!("%t{i}: bool[b, 3, 11] = {call} \"t{i}\"\n");
+                    truths.push(format!("t{i}"));
+                    wide_truths.push(format!("t{i}"));
+                    format!("Cast(%t{i}) {{to = f32}}")
+                }
+                12 => {
+                    let fold = FOLD[pick(FOLD.len())];
+                    source += &format!("%r{i}: f32[b, 3, 1] = {fold}(%{a}, %last) \"r{i}\"\n");
+                    format!("Sub(%{a}, %r{i})")
+                }
                 // Not elementwise: cuts the graph, and may close a way around a region.
                 _ => format!("Softmax(%{a})"),
             };
@@ -473,9 +606,15 @@ fn random_regions_keep_every_bit() {
         for i in (0..count).filter(|i| i + 1 == count || i % 7 == 3) {
             source += &format!("output \"o{i}\" = %v{i}\n");
         }
+        if let Some(t) = wide_truths.last() {
+            source += &format!("output \"{t}\" = %{t}\n");
+        }
         let graph = parse(&(source + "}"));
         let fused = fuse(&graph);
-        regions += fused.nodes().iter().filter(|n| n.op.name() == "Region").count();
+        for region in fused.nodes().iter().filter_map(|n| n.op.downcast::<ops::Region>()) {
+            regions += 1;
+            steps.extend(region.steps.iter().map(|s| s.function.name()));
+        }
         let inputs = inputs(&graph, &[("b", 50)]);
         let same = |a: &Tensor, b: &Tensor, what: &str| {
             assert!(deepseek_graph::same_tensor(a, b), "seed {seed}, {what}");
@@ -495,4 +634,7 @@ fn random_regions_keep_every_bit() {
         }
     }
     assert!(regions > 60, "only {regions} regions were made");
+    for name in COMPARE.iter().chain(&LOGIC).chain(&FOLD).chain(&["Not", "ToF32", "Where"]) {
+        assert!(steps.contains(name), "no region has {name}: {steps:?}");
+    }
 }

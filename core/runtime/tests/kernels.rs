@@ -94,6 +94,35 @@ const CASES: &[Case] = &[
         roundings: ATTENTION,
     },
     Case {
+        what: "attention over a cache, as ONNX has it",
+        graph: "input %q: f32[b, 40, 64] input %k: f32[b, 40, 32] input %v: f32[b, 40, 32] \
+                input %m: f32[b, 1, 40, 73] input %pk: f32[b, 2, 33, 16] input %pv: f32[b, 2, 33, 16] \
+                %y, %ak, %av = Attention(%q, %k, %v, %m, %pk, %pv) {is_causal = true, \
+                kv_num_heads = 2, q_num_heads = 4} output \"y\" = %y output \"k\" = %ak \
+                output \"v\" = %av",
+        integers: &[],
+        roundings: ATTENTION,
+    },
+    Case {
+        what: "attention over caches of different lengths, with a window",
+        graph: "input %q: f32[b, 7, 64] input %k: f32[b, 7, 32] input %v: f32[b, 7, 32] \
+                input %pk: f32[b, 2, 65, 16] input %pv: f32[b, 2, 65, 16] input %lens: i64[b] \
+                %y, %ak, %av = CachedAttention(%q, %k, %v, %pk, %pv, %lens) {kv_num_heads = 2, \
+                left_window_size = 30, q_num_heads = 4, softcap = 2.0} output \"y\" = %y \
+                output \"k\" = %ak output \"v\" = %av",
+        integers: &[72, 19],
+        roundings: ATTENTION,
+    },
+    Case {
+        what: "attention over an empty cache, some rows of padding",
+        graph: "input %q: f32[b, 9, 32] input %k: f32[b, 9, 16] input %v: f32[b, 9, 16] \
+                input %pk: f32[b, 1, 0, 16] input %pv: f32[b, 1, 0, 16] input %lens: i64[b] \
+                %y, %ak, %av = CachedAttention(%q, %k, %v, %pk, %pv, %lens) {kv_num_heads = 1, \
+                q_num_heads = 2} output \"y\" = %y output \"k\" = %ak output \"v\" = %av",
+        integers: &[9, 4],
+        roundings: ATTENTION,
+    },
+    Case {
         what: "packed attention with a window",
         graph: "input %q: f32[90, 64] input %k: f32[90, 32] input %v: f32[90, 32] \
                 input %offsets: i64[5] \
@@ -159,7 +188,10 @@ fn kernels_agree_with_the_reference() {
             text::parse(&source, &BTreeMap::new()).unwrap_or_else(|e| panic!("{e}\n{source}"));
         let inputs = inputs(&graph, case.integers);
         let want = interpret::run(&graph, inputs.clone()).unwrap();
-        let want = want[0].tensor().unwrap().to_vec::<f32>().unwrap();
+        let all = |values: &[Value]| -> Vec<f32> {
+            values.iter().flat_map(|v| v.tensor().unwrap().to_vec::<f32>().unwrap()).collect()
+        };
+        let want = all(&want);
         for level in Level::available() {
             let mut first: Option<Vec<f32>> = None;
             for threads in [1, 3] {
@@ -174,7 +206,8 @@ fn kernels_agree_with_the_reference() {
                 }
                 let mut session = Session::new(plan);
                 let run = session.run(inputs.clone(), &RunOptions::default()).unwrap();
-                let got = run.outputs[0].tensor().unwrap().to_vec::<f32>().unwrap();
+                let got = all(&run.outputs);
+                assert_eq!(got.len(), want.len(), "{}", case.what);
                 let tolerance = case.roundings * 4.0 * 2f64.powi(-24);
                 let off = got
                     .iter()

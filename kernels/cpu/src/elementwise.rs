@@ -290,6 +290,14 @@ pub enum Binary {
     Max,
     /// `a` to the power of `b`, as the platform's `powf`; exactly `a a` where `b` is two.
     Pow,
+    /// 1 where `a < b`, else 0; 0 if either is NaN.
+    Less,
+    /// 1 where `a ≤ b`, else 0; 0 if either is NaN.
+    LessOrEqual,
+    /// 1 where `a = b`, else 0; 0 if either is NaN.
+    Equal,
+    /// 0 where `a = b`, else 1; 1 if either is NaN.
+    NotEqual,
 }
 
 trait Map2: Copy + Sync {
@@ -318,6 +326,10 @@ maps2! {
     DivOp |s, a, b| s.div(a, b);
     MinOp |s, a, b| s.min_nan(a, b);
     MaxOp |s, a, b| s.max_nan(a, b);
+    LessOp |s, a, b| s.select(s.lt(a, b), s.splat(1.0), s.zero());
+    LessOrEqualOp |s, a, b| s.select(s.le(a, b), s.splat(1.0), s.zero());
+    EqualOp |s, a, b| s.select(s.eq(a, b), s.splat(1.0), s.zero());
+    NotEqualOp |s, a, b| s.select(s.eq(a, b), s.zero(), s.splat(1.0));
     PowOp |s, a, b| {
         let (xs, ys) = (s.to_array(a), s.to_array(b));
         let mut out = [0.0; crate::simd::MAX_LANES];
@@ -473,7 +485,66 @@ pub(crate) unsafe fn apply2<S: Simd>(
         Binary::Min => s.vectorize(BinaryRow { f: MinOp, a, b, ac, bc, y, n }),
         Binary::Max => s.vectorize(BinaryRow { f: MaxOp, a, b, ac, bc, y, n }),
         Binary::Pow => s.vectorize(BinaryRow { f: PowOp, a, b, ac, bc, y, n }),
+        Binary::Less => s.vectorize(BinaryRow { f: LessOp, a, b, ac, bc, y, n }),
+        Binary::LessOrEqual => s.vectorize(BinaryRow { f: LessOrEqualOp, a, b, ac, bc, y, n }),
+        Binary::Equal => s.vectorize(BinaryRow { f: EqualOp, a, b, ac, bc, y, n }),
+        Binary::NotEqual => s.vectorize(BinaryRow { f: NotEqualOp, a, b, ac, bc, y, n }),
     }
+}
+
+/// `y[i] = a[i]` where `m[i]` is not 0, else `b[i]`, for `n` elements.
+struct SelectRow {
+    m: (*const f32, usize),
+    a: (*const f32, usize),
+    b: (*const f32, usize),
+    y: *mut f32,
+    n: usize,
+}
+
+impl Kernel for SelectRow {
+    type Output = ();
+    #[inline(always)]
+    fn call<S: Simd>(self, s: S) {
+        let SelectRow { m, a, b, y, n } = self;
+        let mut i = 0;
+        while i < n {
+            let left = S::LANES.min(n - i);
+            let read = |(p, stride): (*const f32, usize)| {
+                // SAFETY: whoever makes a `SelectRow` proves `n` floats, or one where the stride
+                // is 0; `i + left <= n`.
+                unsafe {
+                    match (stride, left == S::LANES) {
+                        (0, _) => s.splat(*p),
+                        (_, true) => s.load(p.add(i)),
+                        (_, false) => s.load_n(p.add(i), left),
+                    }
+                }
+            };
+            let v = s.select(s.eq(read(m), s.zero()), read(b), read(a));
+            // SAFETY: as above, of `y`.
+            unsafe {
+                if left == S::LANES { s.store(y.add(i), v) } else { s.store_n(y.add(i), left, v) }
+            }
+            i += left;
+        }
+    }
+}
+
+/// `y[i] = a[i]` where `m[i]` is not 0, else `b[i]`, for `n` elements on the calling thread; strides
+/// are 0 or 1, and `y` may be any operand whose stride is 1.
+///
+/// # Safety
+/// `y` reaches `n` writable floats; each operand `n` readable ones, or one where its stride is 0.
+pub(crate) unsafe fn select<S: Simd>(
+    s: S,
+    m: (*const f32, usize),
+    a: (*const f32, usize),
+    b: (*const f32, usize),
+    y: *mut f32,
+    n: usize,
+) {
+    // The caller proves the operands.
+    s.vectorize(SelectRow { m, a, b, y, n });
 }
 
 struct BinaryRows<F> {
@@ -549,6 +620,10 @@ fn binary_impl(op: Binary, args: BinaryArgs<'_>) {
         Binary::Min => binary_with(args, MinOp),
         Binary::Max => binary_with(args, MaxOp),
         Binary::Pow => binary_with(args, PowOp),
+        Binary::Less => binary_with(args, LessOp),
+        Binary::LessOrEqual => binary_with(args, LessOrEqualOp),
+        Binary::Equal => binary_with(args, EqualOp),
+        Binary::NotEqual => binary_with(args, NotEqualOp),
     }
 }
 

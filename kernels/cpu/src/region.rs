@@ -13,10 +13,18 @@
 //! or 1 along the last. A tile is a piece of one row where rows are long; then every input is a
 //! pointer and a stride of 0 or 1. Where rows are short a tile is several whole rows, and an input
 //! that repeats along some extents but not along all is first copied out to the size of the tile.
+//!
+//! # Truth values and reductions
+//!
+//! Within a program truth values are the numbers 0 and 1. Inputs of bytes are copied out as such, and
+//! a result that is wanted as bytes is stored as bytes when its step has run. A step may fold the last
+//! extent of the result; then a tile is whole rows, however long, and the step gives a number a row,
+//! folded in the order of [`reduce`](crate::reduce).
 
 use crate::Isa;
-use crate::elementwise::{Binary, Unary, apply, apply2};
+use crate::elementwise::{Binary, Unary, apply, apply2, select};
 use crate::parallel::{Parallel, Shared, Slots, split};
+use crate::reduce::{MaxFold, Reduce, SumFold, fold_row};
 use crate::simd::{Kernel, Simd};
 
 /// The most floats of a tile: with a few results of steps it stays in the first-level cache.
@@ -50,13 +58,20 @@ pub enum Step {
     Unary(Unary, Operand),
     /// A function of two operands.
     Binary(Binary, Operand, Operand),
+    /// The second operand where the first is not 0, else the third.
+    Select(Operand, Operand, Operand),
+    /// The sum, mean or maximum of each row of the result of an earlier step; an output, which no
+    /// step reads.
+    Fold(Reduce, usize),
 }
 
 impl Step {
     fn operands(&self) -> impl Iterator<Item = Operand> {
         match *self {
-            Step::Unary(_, x) => [Some(x), None],
-            Step::Binary(_, a, b) => [Some(a), Some(b)],
+            Step::Unary(_, x) => [Some(x), None, None],
+            Step::Binary(_, a, b) => [Some(a), Some(b), None],
+            Step::Select(m, a, b) => [Some(m), Some(a), Some(b)],
+            Step::Fold(_, x) => [Some(Operand::Step(x)), None, None],
         }
         .into_iter()
         .flatten()
@@ -67,7 +82,17 @@ impl Step {
 #[derive(Copy, Clone, Debug)]
 enum Place {
     Output(usize),
-    Buffer(usize),
+    /// A buffer, from which bytes are stored to an output if there is a second number.
+    Buffer(usize, Option<usize>),
+}
+
+/// In what form an output is wanted.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// Floats.
+    Float,
+    /// A byte for each element, 0 where it is 0 and 1 elsewhere.
+    Truth,
 }
 
 /// A checked sequence of steps and where their results go.
@@ -76,18 +101,28 @@ pub struct Program {
     inputs: usize,
     steps: Vec<Step>,
     places: Vec<Place>,
-    outputs: usize,
+    outputs: Vec<Output>,
     /// Tiles of workspace for results of steps.
     buffers: usize,
 }
 
+/// What is known of an output.
+#[derive(Copy, Clone, Debug)]
+struct Output {
+    form: Form,
+    /// Whether it has one element a row.
+    folded: bool,
+}
+
 impl Program {
-    /// A program of `inputs` inputs whose outputs are the results of the steps numbered `outputs`.
+    /// A program of `inputs` inputs whose outputs are the results of the steps numbered `outputs`,
+    /// in these forms.
     ///
     /// # Panics
-    /// When a step reads what does not exist, an output is no step or is named twice, or there are
-    /// more than [`MAX_INPUTS`], [`MAX_STEPS`] or [`MAX_OUTPUTS`].
-    pub fn new(inputs: usize, steps: Vec<Step>, outputs: &[usize]) -> Program {
+    /// When a step reads what does not exist or what a fold gives, an output is no step or is named
+    /// twice, a fold is no output of floats or not a sum, mean or maximum, or there are more than
+    /// [`MAX_INPUTS`], [`MAX_STEPS`] or [`MAX_OUTPUTS`].
+    pub fn new(inputs: usize, steps: Vec<Step>, outputs: &[(usize, Form)]) -> Program {
         assert!(
             inputs <= MAX_INPUTS && steps.len() <= MAX_STEPS && outputs.len() <= MAX_OUTPUTS,
             "region: {inputs} inputs, {} steps and {} outputs exceed {MAX_INPUTS}, {MAX_STEPS} and {MAX_OUTPUTS}",
@@ -95,14 +130,24 @@ impl Program {
             outputs.len()
         );
         let mut last = vec![0; steps.len()];
+        let output = |i: usize| outputs.iter().position(|&(o, _)| o == i);
         for (i, step) in steps.iter().enumerate() {
+            if let Step::Fold(how, _) = step {
+                assert!(
+                    matches!(how, Reduce::Sum | Reduce::Mean | Reduce::Max)
+                        && output(i).is_some_and(|k| outputs[k].1 == Form::Float),
+                    "region: step {i} folds by {how:?}, into output {:?}",
+                    output(i)
+                );
+            }
             for operand in step.operands() {
                 match operand {
                     Operand::Input(n) => {
                         assert!(n < inputs, "region: step {i} reads input {n} of {inputs}");
                     }
                     Operand::Step(n) => {
-                        assert!(n < i, "region: step {i} reads step {n}");
+                        let folds = steps.get(n).is_some_and(|s| matches!(s, Step::Fold(..)));
+                        assert!(n < i && !folds, "region: step {i} reads step {n}");
                         last[n] = i;
                     }
                     Operand::Literal(_) => {}
@@ -113,36 +158,48 @@ impl Program {
         let (mut free, mut buffers) = (Vec::new(), 0);
         for (i, step) in steps.iter().enumerate() {
             // A step may write over an operand that it reads last: elements are read first.
-            for (k, operand) in step.operands().enumerate() {
+            for operand in step.operands() {
                 if let Operand::Step(n) = operand
                     && last[n] == i
-                    && let Place::Buffer(b) = places[n]
-                    && !(k == 1 && step.operands().next() == Some(operand))
+                    && let Place::Buffer(b, _) = places[n]
+                    && !free.contains(&b)
                 {
                     free.push(b);
                 }
             }
-            let named = outputs.iter().filter(|&&o| o == i).count();
+            let named = outputs.iter().filter(|(o, _)| *o == i).count();
             assert!(named <= 1, "region: step {i} is named as an output {named} times");
-            places.push(match outputs.iter().position(|&o| o == i) {
-                Some(k) => Place::Output(k),
-                None => Place::Buffer(free.pop().unwrap_or_else(|| {
-                    buffers += 1;
-                    buffers - 1
-                })),
+            let bytes = output(i).filter(|&k| outputs[k].1 == Form::Truth);
+            places.push(match output(i) {
+                Some(k) if bytes.is_none() => Place::Output(k),
+                _ => {
+                    let buffer = free.pop().unwrap_or_else(|| {
+                        buffers += 1;
+                        buffers - 1
+                    });
+                    Place::Buffer(buffer, bytes)
+                }
             });
             // A result that nobody reads is overwritten at once.
-            if let (Place::Buffer(b), 0) = (places[i], last[i]) {
+            if let (Place::Buffer(b, _), 0) = (places[i], last[i]) {
                 free.push(b);
             }
         }
-        for &o in outputs {
+        let outputs = outputs.iter().map(|&(o, form)| {
             assert!(o < steps.len(), "region: output of step {o} of {}", steps.len());
-        }
-        Program { inputs, steps, places, outputs: outputs.len(), buffers }
+            Output { form, folded: matches!(steps[o], Step::Fold(..)) }
+        });
+        let outputs = outputs.collect();
+        Program { inputs, steps, places, outputs, buffers }
     }
 
-    /// Tiles of scratch that [`region`] needs when run by `par`, each of [`tile`] floats.
+    /// Whether a tile must be whole rows.
+    pub fn folds(&self) -> bool {
+        self.outputs.iter().any(|o| o.folded)
+    }
+
+    /// Tiles of scratch that [`region`] needs when run by `par`, each of [`tile`] floats, or of
+    /// [`row_tile`] floats if the program [folds](Program::folds).
     pub fn scratch_tiles(&self, par: &dyn Parallel) -> usize {
         Slots::count(par) * (self.buffers + self.inputs)
     }
@@ -153,38 +210,71 @@ pub fn tile(len: usize) -> usize {
     TILE.min(len.next_multiple_of(TILE_STEP))
 }
 
+/// As [`tile`], for tiles of whole rows of `cols`.
+pub fn row_tile(len: usize, cols: usize) -> usize {
+    TILE.max(cols).min(len).next_multiple_of(TILE_STEP)
+}
+
+/// Elements of an input.
+#[derive(Copy, Clone, Debug)]
+pub enum Data<'a> {
+    /// Floats.
+    Float(&'a [f32]),
+    /// Truth values, bytes of 0 and 1.
+    Truth(&'a [u8]),
+}
+
+impl Data<'_> {
+    fn len(&self) -> usize {
+        match self {
+            Data::Float(v) => v.len(),
+            Data::Truth(v) => v.len(),
+        }
+    }
+}
+
+/// Where an output goes; it has no gaps.
+#[derive(Debug)]
+pub enum Sink<'a> {
+    /// Floats.
+    Float(&'a mut [f32]),
+    /// Truth values, bytes of 0 and 1.
+    Truth(&'a mut [u8]),
+}
+
 /// An input: element `(i₀, i₁, …)` of the result reads `data[Σ iₖ strides[k]]`.
 #[derive(Copy, Clone, Debug)]
 pub struct Source<'a> {
     /// The elements.
-    pub data: &'a [f32],
+    pub data: Data<'a>,
     /// A stride for each extent of the result; the last is 0 or 1.
     pub strides: &'a [usize],
 }
 
-/// Runs `program` over a result of the given extents, at least one; `outputs` have no gaps.
+/// Runs `program` over a result of the given extents, at least one; `outputs` have no gaps. An output
+/// that is folded has one element for each row along the last extent.
 ///
 /// # Panics
-/// When an input or output does not fit the extents, their number is not the program's, the last
-/// stride of an input is above 1, or the scratch is too short.
+/// When an input or output does not fit the extents, their number or form is not the program's, the
+/// last stride of an input is above 1, or the scratch is too short.
 pub fn region(
     isa: Isa,
     par: &dyn Parallel,
     program: &Program,
     extents: &[usize],
     inputs: &[Source<'_>],
-    outputs: &mut [&mut [f32]],
+    outputs: &mut [Sink<'_>],
     scratch: &mut [f32],
 ) {
     let (&cols, outer) = extents.split_last().expect("region: a result has at least one extent");
     let len = extents.iter().product::<usize>();
     assert!(
-        (inputs.len(), outputs.len()) == (program.inputs, program.outputs),
+        (inputs.len(), outputs.len()) == (program.inputs, program.outputs.len()),
         "region: {} inputs and {} outputs for a program of {} and {}",
         inputs.len(),
         outputs.len(),
         program.inputs,
-        program.outputs
+        program.outputs.len()
     );
     for (i, source) in inputs.iter().enumerate() {
         assert_eq!(source.strides.len(), extents.len(), "region: strides of input {i}");
@@ -193,29 +283,42 @@ pub fn region(
         let need = if len == 0 { 0 } else { last.sum::<usize>() + 1 };
         assert!(
             source.data.len() >= need,
-            "region: input {i} holds {} floats, the result reaches {need}",
+            "region: input {i} holds {} elements, the result reaches {need}",
             source.data.len()
         );
     }
-    for (i, out) in outputs.iter().enumerate() {
-        assert_eq!(out.len(), len, "region: length of output {i} against extents {extents:?}");
+    let rows = len.checked_div(cols).unwrap_or(0);
+    let mut out = [Destination::Float(Shared::of(std::ptr::null_mut())); MAX_OUTPUTS];
+    for (i, (to, known)) in outputs.iter_mut().zip(&program.outputs).enumerate() {
+        let (have, form) = match to {
+            Sink::Float(v) => (v.len(), Form::Float),
+            Sink::Truth(v) => (v.len(), Form::Truth),
+        };
+        let want = if known.folded { rows } else { len };
+        assert!(
+            (have, form) == (want, known.form),
+            "region: output {i} is {have} of {form:?}, expected {want} of {:?} for {extents:?}",
+            known.form
+        );
+        out[i] = match to {
+            Sink::Float(v) => Destination::Float(Shared::new(v)),
+            Sink::Truth(v) => Destination::Truth(Shared::new(v)),
+        };
     }
     if len == 0 {
         return;
-    }
-    let mut out = [Shared::of(std::ptr::null_mut()); MAX_OUTPUTS];
-    for (to, from) in out.iter_mut().zip(outputs) {
-        *to = Shared::new(from);
     }
     let mut kinds = [Kind::Scalar; MAX_INPUTS];
     for (kind, source) in kinds.iter_mut().zip(inputs) {
         *kind = Kind::of(source, extents);
     }
-    let tile = tile(len);
+    let tile = if program.folds() { row_tile(len, cols) } else { tile(len) };
     let slots = Slots::new(par, scratch, (program.buffers + program.inputs) * tile);
-    let rows = len / cols;
-    let (pieces, rows_each) =
-        if cols >= TILE { (cols.div_ceil(TILE), 1) } else { (1, TILE / cols) };
+    let (pieces, rows_each) = match (cols >= TILE, program.folds()) {
+        (true, true) => (1, 1),
+        (true, false) => (cols.div_ceil(TILE), 1),
+        (false, _) => (1, TILE / cols),
+    };
     let tiles = rows.div_ceil(rows_each) * pieces;
     split(par, tiles, TASK_TILES, &|first, count| {
         slots.with(|work| {
@@ -235,6 +338,13 @@ pub fn region(
             });
         });
     });
+}
+
+/// Where an output starts.
+#[derive(Copy, Clone)]
+enum Destination {
+    Float(Shared<f32>),
+    Truth(Shared<u8>),
 }
 
 /// How an input lies against the result.
@@ -281,7 +391,7 @@ struct Task<'a> {
     rows_each: usize,
     inputs: &'a [Source<'a>],
     kinds: [Kind; MAX_INPUTS],
-    out: [Shared<f32>; MAX_OUTPUTS],
+    out: [Destination; MAX_OUTPUTS],
     work: &'a mut [f32],
     /// Floats of a tile of the work.
     tile: usize,
@@ -305,30 +415,67 @@ impl Kernel for Task<'_> {
             let start = row * self.cols + from;
             let mut walks: [Walk; MAX_INPUTS] = [(std::ptr::null(), 0); MAX_INPUTS];
             for (i, source) in self.inputs.iter().enumerate() {
-                let (data, step) = (source.data.as_ptr(), source.strides[self.outer.len()]);
+                let step = source.strides[self.outer.len()];
+                let copy = copies.wrapping_add(i * self.tile);
+                // A row was copied for the first tile of the task, which is none the smaller.
+                let fresh = tile == self.tiles.start;
                 // SAFETY: `region` checked that the input reaches every element of the result, and
                 // the tile is part of it; the copy of input `i` has `tile >= n` floats of its own.
-                // A row was copied for the first tile of the task, which is none the smaller.
                 walks[i] = unsafe {
-                    match self.kinds[i] {
-                        Kind::Dense => (data.add(start), 1),
-                        Kind::Scalar => (data, 0),
-                        _ if rows == 1 => (data.add(self.at(source, row) + from * step), step),
-                        kind => {
-                            let copy = copies.add(i * self.tile);
-                            if !matches!(kind, Kind::Row) || tile == self.tiles.start {
-                                self.copy_rows(source, row, rows, copy);
+                    match (source.data, self.kinds[i]) {
+                        (Data::Float(data), Kind::Dense) => (data.as_ptr().add(start), 1),
+                        (Data::Float(data), Kind::Scalar) => (data.as_ptr(), 0),
+                        (Data::Float(data), _) if rows == 1 => {
+                            (data.as_ptr().add(self.at(source, row) + from * step), step)
+                        }
+                        (Data::Float(data), kind) => {
+                            if !matches!(kind, Kind::Row) || fresh {
+                                self.copy_rows(data, source, row, rows, copy);
+                            }
+                            (copy.cast_const(), 1)
+                        }
+                        (Data::Truth(data), Kind::Scalar) => {
+                            *copy = f32::from(data[0] != 0);
+                            (copy.cast_const(), 0)
+                        }
+                        (Data::Truth(data), Kind::Dense) => {
+                            truths(&data[start..start + n], 1, copy, n);
+                            (copy.cast_const(), 1)
+                        }
+                        (Data::Truth(data), _) => {
+                            let each = n / rows;
+                            for r in 0..rows {
+                                let at = self.at(source, row + r) + from * step;
+                                truths(&data[at..], step, copy.add(r * each), each);
                             }
                             (copy.cast_const(), 1)
                         }
                     }
                 };
             }
-            // SAFETY: each place has room for the tile: an output is as long as the result, of
-            // which this task owns the tile; buffers have `tile` floats. Operands are inputs as
-            // above, or places that an earlier step wrote.
+            // SAFETY: each place has room for the tile: an output is as long as the result, or has
+            // an element for each row, and this task owns the tile; buffers have `tile` floats.
+            // Operands are inputs as above, or places that an earlier step wrote.
             unsafe { self.steps(s, &walks, buffers, start, n) };
         }
+    }
+}
+
+/// Writes `n` truth values `step` apart, 0 or 1, as numbers.
+///
+/// # Safety
+/// `n` floats are writable at `to`.
+unsafe fn truths(from: &[u8], step: usize, to: *mut f32, n: usize) {
+    // SAFETY: as the caller promises.
+    let to = unsafe { std::slice::from_raw_parts_mut(to.cast::<std::mem::MaybeUninit<f32>>(), n) };
+    if step == 0 {
+        to.iter_mut().for_each(|v| {
+            v.write(f32::from(from[0] != 0));
+        });
+    } else {
+        to.iter_mut().zip(from).for_each(|(v, &b)| {
+            v.write(f32::from(b != 0));
+        });
     }
 }
 
@@ -347,12 +494,19 @@ impl Task<'_> {
     ///
     /// # Safety
     /// The input reaches these rows, and `to` has room for them.
-    unsafe fn copy_rows(&self, source: &Source<'_>, row: usize, rows: usize, to: *mut f32) {
+    unsafe fn copy_rows(
+        &self,
+        data: &[f32],
+        source: &Source<'_>,
+        row: usize,
+        rows: usize,
+        to: *mut f32,
+    ) {
         let step = source.strides[self.outer.len()];
         for r in 0..rows {
             // SAFETY: as the caller promises.
             unsafe {
-                let from = source.data.as_ptr().add(self.at(source, row + r));
+                let from = data.as_ptr().add(self.at(source, row + r));
                 let to = to.add(r * self.cols);
                 if step == 1 {
                     std::ptr::copy_nonoverlapping(from, to, self.cols);
@@ -366,8 +520,8 @@ impl Task<'_> {
     /// Runs all steps over the tile of `n` elements at `start`.
     ///
     /// # Safety
-    /// Inputs reach `n` floats, or one where the stride is 0; outputs reach `start + n`; buffers
-    /// hold `tile >= n` each.
+    /// Inputs reach `n` floats, or one where the stride is 0; outputs reach `start + n`, or the rows
+    /// of these where they are folded; buffers hold `tile >= n` each.
     #[inline(always)]
     unsafe fn steps<S: Simd>(
         &self,
@@ -378,10 +532,13 @@ impl Task<'_> {
         n: usize,
     ) {
         let place = |step: usize| match self.program.places[step] {
+            Place::Output(k) => match self.out[k] {
+                // SAFETY: as the caller promises.
+                Destination::Float(out) => unsafe { out.ptr().add(start) },
+                Destination::Truth(_) => unreachable!("truth values are computed in a buffer"),
+            },
             // SAFETY: as the caller promises.
-            Place::Output(k) => unsafe { self.out[k].ptr().add(start) },
-            // SAFETY: as the caller promises.
-            Place::Buffer(b) => unsafe { buffers.add(b * self.tile) },
+            Place::Buffer(b, _) => unsafe { buffers.add(b * self.tile) },
         };
         let walk = |operand: &Operand| -> Walk {
             match operand {
@@ -391,6 +548,22 @@ impl Task<'_> {
             }
         };
         for (i, step) in self.program.steps.iter().enumerate() {
+            if let (Step::Fold(how, x), Place::Output(k)) = (step, self.program.places[i]) {
+                let Destination::Float(out) = self.out[k] else {
+                    unreachable!("what is folded are floats")
+                };
+                let (x, rows) = (place(*x), n / self.cols);
+                for r in 0..rows {
+                    // SAFETY: tiles of programs that fold are whole rows; the step before wrote
+                    // `n` floats, and the output has an element for each row of the result.
+                    unsafe {
+                        let x = x.add(r * self.cols).cast_const();
+                        let y = out.ptr().add(start / self.cols + r);
+                        s.vectorize(FoldRow { how: *how, x, n: self.cols, y });
+                    }
+                }
+                continue;
+            }
             let y = place(i);
             match step {
                 Step::Unary(op, x) => {
@@ -410,7 +583,46 @@ impl Task<'_> {
                     // SAFETY: as above.
                     unsafe { apply2(s, *op, walk(a), walk(b), y, n) };
                 }
+                Step::Select(m, a, b) => {
+                    // SAFETY: as above.
+                    unsafe { select(s, walk(m), walk(a), walk(b), y, n) };
+                }
+                Step::Fold(..) => unreachable!("what is folded is an output"),
             }
+            if let Place::Buffer(_, Some(k)) = self.program.places[i]
+                && let Destination::Truth(out) = self.out[k]
+            {
+                // SAFETY: the step wrote `n` floats; the output reaches `start + n` bytes.
+                unsafe {
+                    let from = std::slice::from_raw_parts(y.cast_const(), n);
+                    let to = out.part(start, n);
+                    to.iter_mut().zip(from).for_each(|(b, &v)| *b = u8::from(v != 0.0));
+                }
+            }
+        }
+    }
+}
+
+/// Folds `n` floats at `x` into `y`.
+struct FoldRow {
+    how: Reduce,
+    x: *const f32,
+    n: usize,
+    y: *mut f32,
+}
+
+impl Kernel for FoldRow {
+    type Output = ();
+    #[inline(always)]
+    fn call<S: Simd>(self, s: S) {
+        let FoldRow { how, x, n, y } = self;
+        // SAFETY: whoever makes a `FoldRow` proves `n` readable floats and a writable one.
+        unsafe {
+            *y = match how {
+                Reduce::Max => fold_row(s, MaxFold, x, n),
+                Reduce::Mean => fold_row(s, SumFold, x, n) / n as f32,
+                _ => fold_row(s, SumFold, x, n),
+            };
         }
     }
 }

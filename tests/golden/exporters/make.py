@@ -244,6 +244,76 @@ def sdpa(kind: str) -> Case:
     return Case(settle(module()), runs, axes)
 
 
+PAST = [3, 4]
+
+
+def cached(kind: str) -> Case:
+    """A block whose keys and values are put after those of an earlier run, which it gives back."""
+    dim = 4
+
+    class Block(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.q = nn.Linear(HIDDEN, 4 * dim)
+            self.k = nn.Linear(HIDDEN, 2 * dim)
+            self.v = nn.Linear(HIDDEN, 2 * dim)
+            self.o = nn.Linear(4 * dim, HIDDEN)
+
+        def forward(self, x, past_k, past_v):
+            b, s, _ = x.shape
+            q = self.q(x).view(b, s, 4, dim).transpose(1, 2)
+            k = torch.cat([past_k, self.k(x).view(b, s, 2, dim).transpose(1, 2)], 2)
+            v = torch.cat([past_v, self.v(x).view(b, s, 2, dim).transpose(1, 2)], 2)
+            past = past_k.shape[2]
+            at = torch.arange(s)[:, None] + past
+            mask = torch.arange(past + s)[None, :] <= at
+            wide_k, wide_v = k.repeat_interleave(2, dim=1), v.repeat_interleave(2, dim=1)
+            if kind == "sdpa":
+                y = F.scaled_dot_product_attention(q, wide_k, wide_v, attn_mask=mask)
+            else:
+                scores = q @ wide_k.transpose(2, 3) / dim**0.5
+                y = scores.masked_fill(~mask, torch.finfo(torch.float32).min).softmax(-1) @ wide_v
+            return self.o(y.transpose(1, 2).reshape(b, s, 4 * dim)), k, v
+
+    runs = []
+    for i, (b, s) in enumerate(SHAPES):
+        past = {n: normal(20 + 2 * i + j, b, 2, PAST[i], dim) for j, n in enumerate(["past_k", "past_v"])}
+        runs.append({"x": normal(i, b, s, HIDDEN), **past})
+    axes = {"x": TOKENS, **{n: {0: "batch", 2: "past"} for n in ("past_k", "past_v")}}
+    return Case(settle(Block()), runs, axes, outputs=["y", "present_k", "present_v"])
+
+
+def paired_rotary(kind: str) -> Case:
+    """A block whose queries and keys are rotated by neighbouring pairs."""
+    dim = 8
+
+    class Block(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.qkv = nn.Linear(HIDDEN, 3 * HIDDEN)
+            self.o = nn.Linear(HIDDEN, HIDDEN)
+
+        def rotate(self, x):
+            s = x.shape[2]
+            angles = torch.arange(s)[:, None] / 100 ** (torch.arange(0, dim, 2) / dim)[None, :]
+            if kind == "apart":
+                p, q = x[..., 0::2], x[..., 1::2]
+                cos, sin = angles.cos(), angles.sin()
+                return torch.stack([p * cos - q * sin, p * sin + q * cos], dim=-1).flatten(-2)
+            cos = angles.cos().repeat_interleave(2, dim=-1)
+            sin = angles.sin().repeat_interleave(2, dim=-1)
+            turned = torch.stack([-x[..., 1::2], x[..., 0::2]], dim=-1).flatten(-2)
+            return x * cos + turned * sin
+
+        def forward(self, x):
+            b, s, _ = x.shape
+            q, k, v = (t.view(b, s, 2, dim).transpose(1, 2) for t in self.qkv(x).chunk(3, dim=-1))
+            y = F.scaled_dot_product_attention(self.rotate(q), self.rotate(k), v)
+            return self.o(y.transpose(1, 2).reshape(b, s, HIDDEN))
+
+    return Case(settle(Block()), [{"x": normal(i, *SHAPES[i], HIDDEN)} for i in range(2)], {"x": TOKENS})
+
+
 def packed_qkv(order: str) -> Case:
     """One projection for q, k and v, taken apart in the ways that models do."""
     dim = HIDDEN // HEADS
@@ -409,6 +479,42 @@ def vit(attention: str) -> Case:
     return Case(settle(Model()), runs, {"pixel_values": {0: "batch"}})
 
 
+def llama_cached() -> Case:
+    """A decoder of transformers with a cache of keys and values, as generation runs it."""
+    import transformers as tf
+
+    config = tf.LlamaConfig(
+        vocab_size=VOCAB, hidden_size=HIDDEN, num_attention_heads=HEADS, intermediate_size=INNER,
+        num_hidden_layers=LAYERS, num_key_value_heads=1, max_position_embeddings=24,
+        attn_implementation="sdpa",
+    )
+    dim = HIDDEN // HEADS
+    names = [f"past.{i}.{n}" for i in range(LAYERS) for n in ("k", "v")]
+
+    class Model(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.model = tf.LlamaModel(config)
+
+        def forward(self, input_ids, attention_mask, a, b, c, d):
+            cache = tf.DynamicCache([(a, b), (c, d)])
+            out = self.model(
+                input_ids=input_ids, attention_mask=attention_mask, past_key_values=cache, use_cache=True
+            )
+            layers = out.past_key_values.layers
+            return out.last_hidden_state, *(t for x in layers for t in (x.keys, x.values))
+
+    runs = []
+    for i, (b, s) in enumerate(SHAPES):
+        mask = np.concatenate([np.ones((b, PAST[i]), np.int64), keep(i)], 1)
+        past = {n: normal(40 + 8 * i + j, b, 1, PAST[i], dim) for j, n in enumerate(names)}
+        runs.append({"input_ids": ids(i), "attention_mask": mask, **past})
+    axes = {"input_ids": TOKENS, "attention_mask": {0: "batch", 1: "total"}}
+    axes |= {n: {0: "batch", 2: "past"} for n in names}
+    outputs = ["y", *(f"present.{n[5:]}" for n in names)]
+    return Case(settle(Model()), runs, axes, outputs=outputs)
+
+
 def whisper(attention: str) -> Case:
     import transformers as tf
     from transformers.models.whisper.modeling_whisper import WhisperEncoder
@@ -445,6 +551,10 @@ CASES: dict[str, tuple[Callable[[], Case], list[str]]] = {
     "sdpa_bool": (lambda: sdpa("bool"), ["ts17", "dy18", "dy23"]),
     "sdpa_float": (lambda: sdpa("float"), ["ts17", "dy18"]),
     "sdpa_gqa": (lambda: sdpa("gqa"), ["ts17", "dy18"]),
+    "cached_sdpa": (lambda: cached("sdpa"), ["ts17", "dy18"]),
+    "cached_eager": (lambda: cached("eager"), ["ts17"]),
+    "rotary_pairs": (lambda: paired_rotary("turned"), ["dy18"]),
+    "rotary_apart": (lambda: paired_rotary("apart"), ["ts17", "dy18"]),
     "qkv_packed": (lambda: packed_qkv("b_s_3_h_d"), ["ts17", "dy18"]),
     "qkv_chunk": (lambda: packed_qkv("chunk"), ["ts17", "dy18"]),
     "qkv_by_head": (lambda: packed_qkv("by_head"), ["ts17"]),
@@ -458,6 +568,7 @@ CASES: dict[str, tuple[Callable[[], Case], list[str]]] = {
     "gpt2_eager": (lambda: masked_model("gpt2", "eager"), ["ts17"]),
     "gpt2_sdpa": (lambda: masked_model("gpt2", "sdpa"), ["ts17", "dy18"]),
     "llama_sdpa": (lambda: masked_model("llama", "sdpa"), ["ts17", "dy18"]),
+    "llama_cached": (llama_cached, ["ts17"]),
     "qwen2_sdpa": (lambda: masked_model("qwen2", "sdpa"), ["dy18"]),
     "t5_encoder": (lambda: masked_model("t5", "eager"), ["ts17", "dy18"]),
     "vit_sdpa": (lambda: vit("sdpa"), ["dy18"]),
@@ -618,7 +729,70 @@ def contrib_runs(kind: str) -> list[dict[str, np.ndarray]]:
     ]
 
 
+def cached_op(kind: str) -> onnx.ModelProto:
+    """One attention operator with a cache: of opset 23, or of ONNX Runtime's own domain."""
+    info, dim = helper.make_tensor_value_info, 16
+    f32, i32 = TensorProto.FLOAT, TensorProto.INT32
+    kv = 2 if kind in ("gqa", "gqa_rotary", "onnx23") else 4
+    cache = lambda n, length: info(n, f32, ["batch", kv, length, dim])  # noqa: E731
+    inputs = [
+        info("q", f32, ["batch", "seq", 4 * dim]),
+        info("k", f32, ["batch", "seq", kv * dim]),
+        info("v", f32, ["batch", "seq", kv * dim]),
+        cache("past_k", "past"),
+        cache("past_v", "past"),
+    ]
+    outputs = [info("y", f32, ["batch", "seq", 4 * dim]), cache("present_k", None), cache("present_v", None)]
+    names = ["y", "present_k", "present_v"]
+    weights, domain = [], "com.microsoft"
+    if kind == "onnx23":
+        node = helper.make_node(
+            "Attention", ["q", "k", "v", "", "past_k", "past_v"], names, name="attention",
+            q_num_heads=4, kv_num_heads=kv, is_causal=1,
+        )
+        domain = None
+    elif kind == "multi_head":
+        node = helper.make_node(
+            "MultiHeadAttention", ["q", "k", "v", "", "", "", "past_k", "past_v"], names,
+            name="attention", domain=domain, num_heads=4,
+        )
+    else:
+        inputs += [info("lens", i32, ["batch"]), info("total", i32, [])]
+        feeds, attrs = ["q", "k", "v", "past_k", "past_v", "lens", "total"], {}
+        if kind == "gqa_rotary":
+            angles = np.outer(np.arange(32), 100.0 ** (-np.arange(dim // 2) / dim * 2))
+            for n, f in (("cos", np.cos), ("sin", np.sin)):
+                weights.append(numpy_helper.from_array(f(angles).astype(np.float32), n))
+            feeds, attrs = [*feeds, "cos", "sin"], {"do_rotary": 1, "rotary_interleaved": 1}
+        node = helper.make_node(
+            "GroupQueryAttention", feeds, names, name="attention", domain=domain, num_heads=4,
+            kv_num_heads=kv, local_window_size=4 if kind == "gqa_rotary" else -1, **attrs,
+        )
+    opsets = [helper.make_opsetid("", 23)]
+    if domain:
+        opsets.append(helper.make_opsetid(domain, 1))
+    graph = helper.make_graph([node], kind, inputs, outputs, weights)
+    return helper.make_model(graph, opset_imports=opsets, ir_version=10)
+
+
+def cached_op_runs(kind: str) -> list[dict[str, np.ndarray]]:
+    runs, kv = [], 2 if kind in ("gqa", "gqa_rotary", "onnx23") else 4
+    for i, (b, s) in enumerate(SHAPES):
+        # ONNX Runtime takes one new token where there is a cache, or many where there is none.
+        past, s = (PAST[i], 1) if i == 0 or not kind.startswith("gqa") else (0, s)
+        run = {n: normal(60 + 5 * i + j, b, s, w * 16) for j, (n, w) in enumerate([("q", 4), ("k", kv), ("v", kv)])}
+        run |= {n: normal(63 + 5 * i + j, b, kv, past, 16) for j, n in enumerate(["past_k", "past_v"])}
+        run["lens"] = np.full(b, past + s - 1, np.int32)
+        run["total"] = np.array(past + s, np.int32)
+        runs.append(run)
+    return runs
+
+
 HAND = {
+    **{
+        f"cache_{kind}": (lambda kind=kind: cached_op(kind), cached_op_runs(kind))
+        for kind in ("onnx23", "multi_head", "gqa", "gqa_rotary")
+    },
     **{
         f"contrib_{kind}": (lambda kind=kind: contrib(kind), contrib_runs(kind))
         for kind in ("raw", "lengths", "causal", "multi_head")
@@ -725,7 +899,7 @@ def store(name: str, model: onnx.ModelProto, runs: list[dict], truth: list[list[
             limit = EXPORT_LIMIT * max(1.0, np.abs(w).max())
             assert np.abs(w - g).max() <= limit, f"{name}: {o} differs by {np.abs(w - g).max()}"
             tensors[f"{i}.out.{o}"] = np.ascontiguousarray(w)
-        tensors |= {f"{i}.in.{k}": np.ascontiguousarray(v) for k, v in values.items()}
+        tensors |= {f"{i}.in.{k}": np.array(v, order="C") for k, v in values.items()}
     (HERE / f"{name}.onnx").write_bytes(data)
     save_file(tensors, HERE / f"{name}.safetensors")
     print(f"{name}: {len(data)} bytes, {len(model.graph.node)} nodes", flush=True)

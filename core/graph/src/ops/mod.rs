@@ -12,6 +12,7 @@ mod arith;
 mod attention;
 mod batch_norm;
 mod bitwise;
+mod cached_attention;
 mod cast;
 mod col2im;
 mod concat;
@@ -57,6 +58,7 @@ mod quantize;
 mod recurrent;
 mod reduce;
 mod region;
+mod region_step;
 mod reshape;
 mod resize;
 mod reverse_sequence;
@@ -90,6 +92,7 @@ pub use arith::{Add, Div, Mod, Mul, Pow, Sub};
 pub use attention::Attention;
 pub use batch_norm::{BatchNormalization, GroupNormalization, InstanceNormalization};
 pub use bitwise::{BitShift, BitwiseAnd, BitwiseNot, BitwiseOr, BitwiseXor};
+pub use cached_attention::{CachedAttention, past_rows};
 pub use cast::{BitCast, Cast, CastLike};
 pub use col2im::Col2Im;
 pub use concat::{Concat, Split};
@@ -138,6 +141,7 @@ pub use reduce::{
     ReduceProd, ReduceSum, ReduceSumSquare,
 };
 pub use region::{Operand, Region, RegionStep};
+pub use region_step::StepFunction;
 pub use reshape::{Flatten, Reshape, Squeeze, Transpose, Unsqueeze};
 pub use resize::Resize;
 pub use reverse_sequence::ReverseSequence;
@@ -205,6 +209,7 @@ static OPS: &[OpDef] = &[
     OpDef::of::<BitwiseOr>(),
     OpDef::of::<BitwiseXor>(),
     OpDef::of::<BlackmanWindow>(),
+    OpDef::of::<CachedAttention>(),
     OpDef::of::<Cast>(),
     OpDef::of::<CastLike>(),
     OpDef::of::<CausalConvWithState>(),

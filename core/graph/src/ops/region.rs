@@ -1,22 +1,23 @@
 //! A straight-line program of elementwise functions, run in one pass over memory.
 //!
-//! Steps are text, one string each: a function (see [`Pointwise`]) of operands, which are inputs
+//! Steps are text, one string each: a function (see [`StepFunction`]) of operands, which are inputs
 //! `x0, x1, …`, results of earlier steps `t0, t1, …`, or numbers: `Mul(x0, 0.5)`,
-//! `Clip{0.0, 6.0}(t3)`.
+//! `Clip{0.0, 6.0}(t3)`, `Where(x1, t4, -inf)`, `ReduceSum(t5)`.
 
-use super::Pointwise;
-use super::arith::infer_broadcast;
-use super::util::{broadcast_shapes_all, cast_from_f64};
+use super::StepFunction;
+use super::util::{broadcast_all, broadcast_shapes_all, cast_from_f64};
 use crate::{Attr, AttrValue, EvalArgs, Fact, InferArgs, Operator, Value, op};
-use deepseek_tensor::{Error, Result, Tensor, ensure, err};
+use deepseek_tensor::{DType, Error, Result, Tensor, bail, ensure, err};
 use std::fmt;
 use std::str::FromStr;
 
 op! {
-    /// Applies steps to the elements of its inputs, which have one float type and broadcast under
-    /// numpy's rules. Every output has the broadcast shape: output `i` is the result of step
-    /// `outputs[i]`, or of the last step if the list is empty. A step is rounded to the element
-    /// type as the operator that it names.
+    /// Applies steps to the elements of its inputs, which are floats of one type or truth values
+    /// and broadcast under numpy's rules. Every output has the broadcast shape: output `i` is the
+    /// result of step `outputs[i]`, or of the last step if the list is empty. A step is rounded to
+    /// the element type as the operator that it names. Steps that fold rows, such as `ReduceSum`,
+    /// fold the last axis of the broadcast shape and give outputs of extent 1 along it, which no
+    /// step reads.
     Region { steps: Vec<RegionStep> = vec![], outputs: Vec<i64> = vec![] }
 }
 
@@ -24,7 +25,7 @@ op! {
 #[derive(Clone, Debug, PartialEq)]
 pub struct RegionStep {
     /// What is computed.
-    pub function: Pointwise,
+    pub function: StepFunction,
     /// As many as the function takes.
     pub operands: Vec<Operand>,
 }
@@ -82,50 +83,100 @@ impl Region {
             for operand in &step.operands {
                 let exists = match *operand {
                     Operand::Input(n) => n < inputs,
-                    Operand::Step(n) => n < i,
+                    Operand::Step(n) => n < i && !self.steps[n].function.folds(),
                     Operand::Literal(_) => true,
                 };
                 ensure!(
                     exists,
                     InvalidGraph,
-                    "step {i} '{step}' reads {operand}; there are {inputs} inputs and {i} steps before it"
+                    "step {i} '{step}' reads {operand}; there are {inputs} inputs, and {i} steps \
+                     before it, of which those that fold rows cannot be read"
                 );
             }
         }
         Ok(())
+    }
+
+    /// The element type of the result of each step, for inputs of these types.
+    ///
+    /// # Errors
+    /// `InvalidGraph` as for a step that reads what is not there; `DTypeMismatch` for one that
+    /// does not take what it reads.
+    pub fn dtypes(&self, inputs: &[DType]) -> Result<Vec<DType>> {
+        self.check(inputs.len())?;
+        let mut out: Vec<DType> = Vec::with_capacity(self.steps.len());
+        for (i, step) in self.steps.iter().enumerate() {
+            let operands = step.operands.iter().map(|operand| match *operand {
+                Operand::Input(n) => Some(inputs[n]),
+                Operand::Step(n) => Some(out[n]),
+                Operand::Literal(_) => None,
+            });
+            let dtype = step.function.result(&operands.collect::<Vec<_>>());
+            out.push(dtype.map_err(|e| e.context(format_args!("step {i} '{step}'")))?);
+        }
+        Ok(out)
+    }
+
+    /// Whether a step folds rows.
+    pub fn folds(&self) -> bool {
+        self.steps.iter().any(|s| s.function.folds())
     }
 }
 
 impl Operator for Region {
     fn infer(&self, args: &InferArgs) -> Result<Vec<Fact>> {
         args.expect_inputs(1, usize::MAX)?;
-        let dtype = args.dtype(0)?;
-        ensure!(dtype.is_float(), DTypeMismatch, "expected floats, got {dtype}; insert a Cast");
-        for i in 1..args.len() {
-            args.expect_same_dtype(0, i)?;
+        let inputs = (0..args.len()).map(|i| args.dtype(i)).collect::<Result<Vec<_>>>()?;
+        let mut floats = inputs.iter().filter(|d| **d != DType::Bool);
+        if let Some(first) = floats.next() {
+            ensure!(first.is_float(), DTypeMismatch, "expected floats, got {first}; insert a Cast");
+            if let Some(other) = floats.find(|d| *d != first) {
+                bail!(DTypeMismatch, "inputs are {first} and {other}; insert a Cast");
+            }
         }
-        self.check(args.len())?;
-        let y = infer_broadcast(args, dtype)?;
-        Ok(self.output_steps()?.iter().map(|_| y.clone()).collect())
+        let dtypes = self.dtypes(&inputs)?;
+        let shape = broadcast_all((0..args.len()).map(|i| args.shape(i)))?;
+        let output = |i: usize| {
+            let mut shape = shape.clone();
+            if self.steps[i].function.folds()
+                && let Some(shape) = &mut shape
+            {
+                let last = shape.last_mut().ok_or_else(|| {
+                    err!(ShapeMismatch, "step {i} '{}' folds rows of a scalar", self.steps[i])
+                })?;
+                *last = 1.into();
+            }
+            Ok(Fact::maybe_ranked(dtypes[i], shape))
+        };
+        self.output_steps()?.into_iter().map(output).collect()
     }
 
     fn eval(&self, args: &EvalArgs) -> Result<Vec<Value>> {
-        self.check(args.len())?;
         let inputs = (0..args.len()).map(|i| args.tensor(i)).collect::<Result<Vec<_>>>()?;
+        let types: Vec<DType> = inputs.iter().map(|t| t.dtype()).collect();
+        self.dtypes(&types)?;
         let shape = broadcast_shapes_all(inputs.iter().map(|t| t.shape()))?;
-        let dtype = args.tensor(0)?.dtype();
+        let dtype = types.into_iter().find(|d| *d != DType::Bool).unwrap_or(DType::F32);
         let mut results: Vec<Tensor> = Vec::with_capacity(self.steps.len());
         for (i, step) in self.steps.iter().enumerate() {
-            let operands = step.operands.iter().map(|operand| match *operand {
-                Operand::Input(n) => Ok(inputs[n].clone()),
-                Operand::Step(n) => Ok(results[n].clone()),
-                Operand::Literal(v) => cast_from_f64(dtype, &[], &[f64::from(v)]),
+            let folds = step.function.folds();
+            let operands = step.operands.iter().map(|operand| {
+                let operand = match *operand {
+                    Operand::Input(n) => inputs[n].clone(),
+                    Operand::Step(n) => results[n].clone(),
+                    Operand::Literal(v) => cast_from_f64(dtype, &[], &[f64::from(v)])?,
+                };
+                // A row counts as often as it is repeated.
+                if folds { operand.broadcast_to(&shape)?.to_contiguous() } else { Ok(operand) }
             });
             let operands = operands.collect::<Result<Vec<_>>>()?;
             let result = step.function.eval(&operands);
             results.push(result.map_err(|e| e.context(format_args!("step {i} '{step}'")))?);
         }
-        let output = |i: usize| Ok(results[i].broadcast_to(&shape)?.to_contiguous()?.into());
+        let output = |i: usize| match self.steps[i].function.folds() {
+            true => Ok(results[i].clone().into()),
+            false => Ok(results[i].broadcast_to(&shape)?.to_contiguous()?.into()),
+        };
         self.output_steps()?.into_iter().map(output).collect()
     }
 }
@@ -174,7 +225,7 @@ impl FromStr for RegionStep {
         let malformed = || err!(InvalidGraph, "'{text}' is no step: expected 'Add(x0, t0)'");
         let (function, rest) = text.split_once('(').ok_or_else(malformed)?;
         let list = rest.strip_suffix(')').ok_or_else(malformed)?;
-        let function: Pointwise = function.parse()?;
+        let function: StepFunction = function.parse()?;
         let operands =
             list.split(',').map(|o| o.trim().parse()).collect::<Result<Vec<Operand>>>()?;
         Ok(RegionStep { function, operands })
@@ -199,7 +250,6 @@ impl AttrValue for Vec<RegionStep> {
 mod tests {
     use super::*;
     use crate::{Attrs, NoSubgraphs, build_op};
-    use deepseek_tensor::DType;
 
     fn region(steps: &[&str], outputs: &[i64]) -> Result<std::sync::Arc<dyn Operator>> {
         let steps: Vec<String> = steps.iter().map(|s| s.to_string()).collect();
@@ -225,6 +275,33 @@ mod tests {
     }
 
     #[test]
+    fn truth_values_and_folds_have_their_types() {
+        let steps = [
+            "Greater(x0, 0.0)",
+            "And(t0, x1)",
+            "Where(t1, x0, -1.0)",
+            "ReduceSum(t2)",
+            "ToF32(t0)",
+        ];
+        let op = region(&steps, &[3, 1, 4]).unwrap();
+        let x = Tensor::from_slice(&[2, 2], &[1.0f32, -3.0, 2.0, 5.0]).unwrap();
+        let m = Tensor::from_slice(&[2], &[true, false]).unwrap();
+        let inputs = [Some(x.into()), Some(m.into())];
+        let args = EvalArgs { inputs: &inputs, outputs: 3, env: &NoSubgraphs };
+        let got = op.eval(&args).unwrap();
+        let floats = |i: usize| got[i].tensor().unwrap().to_vec::<f32>().unwrap();
+        assert_eq!(floats(0), [0.0, 1.0]);
+        assert_eq!(got[1].tensor().unwrap().to_vec::<bool>().unwrap(), [true, false, true, false]);
+        assert_eq!(floats(2), [1.0, 0.0, 1.0, 1.0]);
+        let facts: Vec<_> =
+            inputs.iter().map(|v| Fact { ty: v.as_ref().unwrap().ty(), known: None }).collect();
+        let inputs: Vec<_> = facts.iter().map(Some).collect();
+        let inferred = op.infer(&InferArgs { node: "t", inputs: &inputs, outputs: 3 }).unwrap();
+        let inferred: Vec<_> = inferred.iter().map(Fact::to_string).collect();
+        assert_eq!(inferred, ["f32[2, 1]", "bool[2, 2]", "f32[2, 2]"]);
+    }
+
+    #[test]
     fn malformed_programs_are_refused() {
         for steps in
             [&["Add(x0)x"][..], &["Frob(x0)"], &["Add(x0, y)"], &["Add(x0, nan)"], &["Relu"]]
@@ -239,6 +316,10 @@ mod tests {
             (&["Relu(x0, x0)"], &[]),
             (&["Relu(x0)"], &[1]),
             (&["Relu(x0)"], &[-1]),
+            (&["Not(x0)"], &[]),
+            (&["Where(x0, x0, x0)"], &[]),
+            (&["Greater(x0, 1.0)", "Add(t0, x0)"], &[]),
+            (&["ReduceSum(x0)", "Add(t0, x0)"], &[]),
             (&[], &[]),
         ] {
             assert!(region(steps, outputs).unwrap().infer(&args).is_err(), "{steps:?} {outputs:?}");

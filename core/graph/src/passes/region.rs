@@ -1,10 +1,10 @@
 //! Elementwise nodes become regions.
 
-use super::fuse::{Readers, is_f32, output, same_shape, scalar};
+use super::fuse::{Readers, output, same_shape, scalar};
 use super::{Diagnostics, Pass, Patch, Wire};
 use crate::ops::util::broadcast_all;
-use crate::ops::{Operand, Pointwise, Region, RegionStep};
-use crate::{Graph, ValueId};
+use crate::ops::{Operand, Region, RegionStep, StepFunction};
+use crate::{Graph, Node, ValueId};
 use deepseek_tensor::Result;
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -15,13 +15,18 @@ const INPUTS: usize = 8;
 const STEPS: usize = 32;
 /// Most outputs of a region.
 const OUTPUTS: usize = 4;
+/// Extents of the rows that are folded within a region: shorter ones are no rows, and longer ones do
+/// not stay in the cache between steps.
+const FOLDED: std::ops::RangeInclusive<i64> = 2..=8192;
 /// Most nodes that the search for a cycle visits; a union that needs more is not made.
 const VISITS: usize = 20_000;
 
-/// Makes one [`Region`] of elementwise nodes in `f32` that read each other and have one output
-/// shape: chains and small graphs, as large as the limits on inputs, steps and outputs allow. A
-/// value that is read outside too becomes one more output. What broadcasts to the shape of a region
-/// stays an input. Every bit of the results stays.
+/// Makes one [`Region`] of elementwise nodes in `f32` and truth values that read each other and have
+/// one output shape: chains and small graphs, as large as the limits on inputs, steps and outputs
+/// allow. Sums, means and maxima over the last axis of a region's results are part of it. A value that
+/// is read outside too becomes one more output. What broadcasts to the shape of a region stays an
+/// input. Every bit of the results stays. A choice, comparison or function of truth values is a
+/// region when it is alone, too: it has no kernel of its own.
 pub struct Regions;
 
 impl Pass for Regions {
@@ -46,7 +51,7 @@ impl Pass for Regions {
             }
         }
         let mut patches = Vec::new();
-        for members in search.groups.iter().filter(|g| g.len() > 1) {
+        for members in search.groups.iter().filter(|g| search.is_worth_it(g)) {
             let last = *members.iter().next_back().expect("it has members");
             let name = &graph.nodes()[last].name;
             let mut patch = Patch::new(graph);
@@ -62,7 +67,7 @@ struct Search<'g> {
     graph: &'g Graph,
     readers: Readers,
     /// What each node computes, if it can be a step.
-    functions: Vec<Option<Pointwise>>,
+    functions: Vec<Option<StepFunction>>,
     producer: Vec<Option<usize>>,
     /// Number of the group of each node; members of each group. Groups that were joined to another
     /// are empty.
@@ -78,12 +83,14 @@ impl<'g> Search<'g> {
                 producer[id.index()] = Some(i);
             }
         }
-        let function = |node: &crate::Node| {
-            let f = Pointwise::of(graph, node)?;
-            let mut all =
-                node.inputs[..f.arity()].iter().flatten().chain(node.outputs.iter().flatten());
-            let ranked = output(node).is_some_and(|id| graph.fact(id).rank().is_some());
-            (ranked && all.all(|&id| is_f32(graph, id))).then_some(f)
+        let function = |node: &Node| {
+            let f = StepFunction::of(graph, node)?;
+            graph.fact(output(node)?).rank()?;
+            if f.folds() {
+                let row = graph.fact(node.inputs[0]?).shape()?.last()?.as_const()?;
+                return FOLDED.contains(&row).then_some(f);
+            }
+            Some(f)
         };
         Search {
             graph,
@@ -105,8 +112,8 @@ impl<'g> Search<'g> {
             let Some(group) = self.producer[id.index()].and_then(|p| self.group_of[p]) else {
                 continue;
             };
-            let out = output(&self.graph.nodes()[node]);
-            if joined.contains(&group) || !out.is_some_and(|out| same_shape(self.graph, id, out)) {
+            let like = self.like(node);
+            if joined.contains(&group) || !like.is_some_and(|v| same_shape(self.graph, id, v)) {
                 continue;
             }
             let mut union = mine.clone();
@@ -126,6 +133,22 @@ impl<'g> Search<'g> {
         missed
     }
 
+    /// A value of the shape that a node computes over.
+    fn like(&self, node: usize) -> Option<ValueId> {
+        let def = &self.graph.nodes()[node];
+        if self.functions[node].is_some_and(|f| f.folds()) { def.inputs[0] } else { output(def) }
+    }
+
+    /// Whether members are more than one, or one that has no kernel of its own.
+    fn is_worth_it(&self, members: &BTreeSet<usize>) -> bool {
+        let Some(&first) = members.first() else { return false };
+        let alone = members.len() == 1;
+        let other = matches!(self.functions[first], Some(StepFunction::Other(_)));
+        let folds = self.functions[first].is_some_and(|f| f.folds());
+        let inputs = self.inputs(members);
+        !alone || (other && !folds && inputs.len() <= INPUTS && self.covers(&inputs, members))
+    }
+
     /// The values that a node computes with.
     fn operands(&self, node: usize) -> Vec<ValueId> {
         let arity = self.functions[node].map_or(0, |f| f.arity());
@@ -136,6 +159,9 @@ impl<'g> Search<'g> {
     fn refuse(&self, members: &BTreeSet<usize>) -> Option<&'static str> {
         if members.len() > STEPS {
             return Some("too many steps");
+        }
+        if self.reads_a_fold(members) {
+            return Some("it reads what a row was folded to");
         }
         let inputs = self.inputs(members);
         if inputs.len() > INPUTS {
@@ -150,10 +176,19 @@ impl<'g> Search<'g> {
         self.reaches_itself(members)
     }
 
+    /// Whether a member computes with what another folds rows to.
+    fn reads_a_fold(&self, members: &BTreeSet<usize>) -> bool {
+        let folds = |id: ValueId| {
+            let producer = self.producer[id.index()].filter(|p| members.contains(p));
+            producer.and_then(|p| self.functions[p]).is_some_and(|f| f.folds())
+        };
+        members.iter().any(|&m| self.operands(m).into_iter().any(folds))
+    }
+
     /// Whether the inputs broadcast to the shape that all members have.
     fn covers(&self, inputs: &[ValueId], members: &BTreeSet<usize>) -> bool {
         let shapes = inputs.iter().map(|&id| self.graph.fact(id).shape());
-        let out = members.iter().next_back().and_then(|&m| output(&self.graph.nodes()[m]));
+        let out = members.iter().next_back().and_then(|&m| self.like(m));
         let want = out.and_then(|id| self.graph.fact(id).shape());
         match (broadcast_all(shapes), want) {
             (Ok(Some(got)), Some(want)) => {
@@ -180,7 +215,7 @@ impl<'g> Search<'g> {
 
     /// The number that `id` is to `node`.
     fn literal(&self, node: usize, id: ValueId) -> Option<f32> {
-        let like = output(&self.graph.nodes()[node])?;
+        let like = self.like(node)?;
         scalar(self.graph, id, like).filter(|v| !v.is_nan())
     }
 

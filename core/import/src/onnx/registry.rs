@@ -353,6 +353,7 @@ static MICROSOFT: &[Row] = &[
     ("FastGelu", &[(1, contrib::fast_gelu)]),
     ("FusedMatMul", &[(1, contrib::fused_matmul)]),
     ("Gelu", &[(1, contrib::gelu)]),
+    ("GroupQueryAttention", &[(1, contrib_attention::group_query_attention)]),
     ("MatMulIntegerToFloat", &[(1, contrib_quant::matmul_integer_to_float)]),
     ("MatMulNBits", &[(1, contrib_quant::matmul_nbits)]),
     ("MultiHeadAttention", &[(1, contrib_attention::multi_head_attention)]),

@@ -114,7 +114,10 @@ impl<'g> Blocking<'g> {
         if let Some(op) = op.downcast::<Resize>() {
             return self.resize(node, op);
         }
-        if op.downcast::<Region>().is_some() || Pointwise::of(self.graph, node).is_some() {
+        let floats = |id: &ValueId| self.graph.fact(*id).dtype().is_ok_and(|d| d == DType::F32);
+        let region = op.downcast::<Region>().is_some_and(|r| !r.folds())
+            && node.inputs.iter().chain(&node.outputs).flatten().all(floats);
+        if region || Pointwise::of(self.graph, node).is_some() {
             return self.elementwise(node);
         }
         Ok(false)

@@ -12,6 +12,8 @@ use deepseek_tensor::{DType, Result, Tensor, ensure, err};
 
 pub(super) static KERNELS: &[KernelDef] = &[
     KernelDef { op: "Attention", prepare },
+    KernelDef { op: "Attention", prepare: prepare_onnx_cache },
+    KernelDef { op: "CachedAttention", prepare: prepare_cached },
     KernelDef { op: "PackedAttention", prepare: prepare_packed },
 ];
 
@@ -69,7 +71,7 @@ fn prepare(args: &PrepareArgs) -> Result<Option<Prepared>> {
                 && m.shape().and_then(<[Dim]>::last).is_some_and(|last| Some(last) == keys)
         }
     };
-    // Caches and further outputs are the reference's.
+    // Further outputs without a cache are the reference's.
     let plain =
         args.node.outputs.len() == 1 && args.node.inputs.iter().skip(4).all(Option::is_none);
     let Some(rank) = args.input(0).and_then(Fact::rank) else { return Ok(None) };
@@ -136,6 +138,190 @@ fn run(k: &mut KernelArgs, settings: &Settings) -> Result<()> {
     let (isa, pool, scratch) = (k.isa, k.pool, &mut *k.scratch);
     let out = k.outputs[0].as_slice_mut()?;
     attention(isa, pool, shape, q_view, k_view, v_view, out, out_strides, &options, scratch);
+    Ok(())
+}
+
+/// Attention over a cache, as ONNX has it: all sequences have all rows of the cache.
+fn prepare_onnx_cache(args: &PrepareArgs) -> Result<Option<Prepared>> {
+    let Some(op) = args.op::<ops::Attention>() else { return Ok(None) };
+    let (Ok(q_heads), Ok(kv_heads)) = (
+        usize::try_from(op.q_num_heads.unwrap_or(0)),
+        usize::try_from(op.kv_num_heads.unwrap_or(0)),
+    ) else {
+        return Ok(None);
+    };
+    let right = usize::try_from(op.right_window_size).ok();
+    let caches = args.node.inputs.len() == 6 && args.dtype(4).is_some();
+    let extent = |i: usize, axis: usize| args.input(i).and_then(Fact::shape)?.get(axis);
+    let mask_fits = match (args.input(3), extent(4, 2), extent(1, 1)) {
+        (None, ..) => true,
+        // A mask that ends before the keys do is the reference's.
+        (Some(m), Some(past), Some(seq)) => {
+            m.dtype().is_ok_and(|d| matches!(d, DType::F32 | DType::Bool))
+                && m.shape().and_then(<[Dim]>::last).is_some_and(|last| *last == past + seq)
+        }
+        _ => false,
+    };
+    if !caches || !mask_fits {
+        return Ok(None);
+    }
+    let settings = Settings {
+        q_heads: Some(q_heads),
+        kv_heads: Some(kv_heads),
+        band: band(op.is_causal, op.left_window_size, right.map_or(-1, |n| n as i64)),
+        scale: op.scale,
+        softcap: op.softcap,
+    };
+    bind_cached(args, settings, Places { past: [4, 5], mask: Some(3), lens: None })
+}
+
+/// Attention over a cache of which each sequence has a length of its own.
+fn prepare_cached(args: &PrepareArgs) -> Result<Option<Prepared>> {
+    let Some(op) = args.op::<ops::CachedAttention>() else { return Ok(None) };
+    let (Ok(q_heads), Ok(kv_heads)) =
+        (usize::try_from(op.q_num_heads), usize::try_from(op.kv_num_heads))
+    else {
+        return Ok(None);
+    };
+    let settings = Settings {
+        q_heads: Some(q_heads),
+        kv_heads: Some(kv_heads),
+        band: band(true, op.left_window_size, -1),
+        scale: op.scale,
+        softcap: op.softcap,
+    };
+    bind_cached(args, settings, Places { past: [3, 4], mask: None, lens: Some(5) })
+}
+
+/// Which inputs have the past keys and values, a mask, and the number of keys of each sequence.
+#[derive(Clone, Copy)]
+struct Places {
+    past: [usize; 2],
+    mask: Option<usize>,
+    lens: Option<usize>,
+}
+
+/// Binds attention over a cache, to which the keys and values of the run are added in the outputs.
+fn bind_cached(args: &PrepareArgs, settings: Settings, places: Places) -> Result<Option<Prepared>> {
+    let past = places.past;
+    let f32s = (0..3).chain(past).all(|i| args.dtype(i) == Some(DType::F32));
+    let flat = (0..3).all(|i| args.input(i).and_then(Fact::rank) == Some(3));
+    let wanted = args.node.outputs.len() == 3 && args.node.outputs.iter().all(Option::is_some);
+    let width = |i: usize| {
+        let last = args.input(i)?.shape()?.last()?.as_const()?;
+        usize::try_from(last).ok()
+    };
+    let (Some(qk_dim), Some(v_dim)) = (width(past[0]), width(past[1])) else { return Ok(None) };
+    if !f32s || !flat || !wanted || settings.q_heads == Some(0) || settings.kv_heads == Some(0) {
+        return Ok(None);
+    }
+    let shape =
+        AttentionShape { batch: 1, q_heads: 1, kv_heads: 1, q_len: 1, kv_len: 1, qk_dim, v_dim };
+    let scratch = attention_scratch(args.isa, &Threads(args.threads), shape);
+    bind(args, "f32", "flash-attention-cached", Dim::from(scratch), move |k| {
+        run_cached(k, &settings, places)
+    })
+}
+
+fn run_cached(k: &mut KernelArgs, settings: &Settings, places: Places) -> Result<()> {
+    let Places { past, mask, lens } = places;
+    let mask = mask.and_then(|i| k.opt(i)).cloned();
+    let (q, key, v) = (k.input(0)?.clone(), k.input(1)?.clone(), k.input(2)?.clone());
+    let (past_k, past_v) = (k.input(past[0])?.clone(), k.input(past[1])?.clone());
+    let (q_heads, kv_heads) = (settings.q_heads.unwrap_or(0), settings.kv_heads.unwrap_or(0));
+    let (&[batch, seq, q_width], &[_, _, have, qk_dim]) = (q.shape(), past_k.shape()) else {
+        return Err(err!(ShapeMismatch, "q needs rank 3, the cache rank 4"));
+    };
+    let v_dim = past_v.shape().last().copied().unwrap_or(0);
+    let fits = q_width == q_heads * qk_dim
+        && q_heads.is_multiple_of(kv_heads)
+        && *key.shape() == [batch, seq, kv_heads * qk_dim]
+        && *v.shape() == [batch, seq, kv_heads * v_dim]
+        && *past_k.shape() == [batch, kv_heads, have, qk_dim]
+        && *past_v.shape() == [batch, kv_heads, have, v_dim];
+    ensure!(
+        fits,
+        ShapeMismatch,
+        "queries {:?}, keys {:?}, values {:?} and a cache of {:?} and {:?} do not fit together",
+        q.shape(),
+        key.shape(),
+        v.shape(),
+        past_k.shape(),
+        past_v.shape()
+    );
+    let rows = match lens {
+        Some(i) => ops::past_rows(k.input(i)?, batch, have, seq)?,
+        None => vec![have; batch],
+    };
+    let total = have + seq;
+    let (isa, pool, scratch) = (k.isa, k.pool, &mut *k.scratch);
+    let [y, all_k, all_v] = &mut k.outputs[..] else {
+        return Err(err!(Internal, "attention over a cache has three outputs"));
+    };
+    expect_shape("the result", &[batch, seq, q_heads * v_dim], y.shape())?;
+    for (new, old, all, dim) in [(&key, &past_k, all_k, qk_dim), (&v, &past_v, all_v, v_dim)] {
+        expect_shape("all keys or values", &[batch, kv_heads, total, dim], all.shape())?;
+        let (new, old, all) = (floats(new)?, floats(old)?, all.as_slice_mut::<f32>()?);
+        for (at, to) in all.chunks_exact_mut((total * dim).max(1)).enumerate() {
+            let (b, head) = (at / kv_heads, at % kv_heads);
+            let kept = rows[b] * dim;
+            to[..kept].copy_from_slice(&old[at * have * dim..][..kept]);
+            let (own, rest) = to[kept..].split_at_mut(seq * dim);
+            for (i, row) in own.chunks_exact_mut(dim.max(1)).enumerate() {
+                row.copy_from_slice(&new[((b * seq + i) * kv_heads + head) * dim..][..dim]);
+            }
+            rest.fill(0.0);
+        }
+    }
+    let [y, all_k, all_v] = &mut k.outputs[..] else {
+        return Err(err!(Internal, "attention over a cache has three outputs"));
+    };
+    let (y, all_k, all_v) =
+        (y.as_slice_mut::<f32>()?, all_k.as_slice_mut::<f32>()?, all_v.as_slice_mut::<f32>()?);
+    let q = floats(&q)?;
+    let mask = match &mask {
+        None => Mask::None,
+        Some(m) => mask_view(m, [batch, q_heads, seq, total])?,
+    };
+    for (b, &rows) in rows.iter().enumerate() {
+        let shape = AttentionShape {
+            batch: 1,
+            q_heads,
+            kv_heads,
+            q_len: seq,
+            kv_len: rows + seq,
+            qk_dim,
+            v_dim,
+        };
+        let options = AttentionOptions {
+            scale: settings.scale.unwrap_or(1.0 / (qk_dim as f32).sqrt()),
+            softcap: (settings.softcap != 0.0).then_some(settings.softcap),
+            band: settings.band.map(|band| Band { offset: rows as isize, ..band }),
+            mask: match mask {
+                Mask::None => Mask::None,
+                Mask::Add(data, at) => Mask::Add(&data[(b * at[0]).min(data.len())..], at),
+                Mask::Keep(data, at) => Mask::Keep(&data[(b * at[0]).min(data.len())..], at),
+            },
+            kv_lens: None,
+        };
+        let (from_k, from_v) = (b * kv_heads * total * qk_dim, b * kv_heads * total * v_dim);
+        let view = |data, dim: usize| Heads {
+            data,
+            strides: [kv_heads * total * dim, total * dim, dim, 1],
+        };
+        attention(
+            isa,
+            pool,
+            shape,
+            Heads::seq_first(&q[b * seq * q_width..][..seq * q_width], seq, q_heads, qk_dim),
+            view(&all_k[from_k..], qk_dim),
+            view(&all_v[from_v..], v_dim),
+            &mut y[b * seq * q_heads * v_dim..][..seq * q_heads * v_dim],
+            [seq * q_heads * v_dim, v_dim, q_heads * v_dim, 1],
+            &options,
+            scratch,
+        );
+    }
     Ok(())
 }
 

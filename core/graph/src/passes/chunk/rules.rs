@@ -4,6 +4,7 @@
 //! outputs follows from row `r` of those inputs that have rows, and from the other inputs whole. To
 //! cover another operator, add a line to [`RULES`].
 
+use crate::ops::Region;
 use crate::{Attr, Dim, Graph, Node, Operator, ValueId, build_op};
 use deepseek_tensor::{Result, Tensor};
 use std::sync::Arc;
@@ -110,7 +111,7 @@ static RULES: &[(&str, Rule)] = &[
     ("ReduceMin", reduce),
     ("ReduceSum", reduce),
     ("ReduceSumSquare", reduce),
-    ("Region", elementwise),
+    ("Region", region),
     ("Relu", elementwise),
     ("Reshape", view),
     ("RotaryEmbedding", rotary),
@@ -259,6 +260,16 @@ fn elementwise(v: &View) -> Result<RowWise, String> {
     });
     let inputs = inputs.collect::<Result<_, _>>()?;
     Ok(v.same_op(inputs, true))
+}
+
+/// A region, whose folded rows lie behind those of the cut.
+fn region(v: &View) -> Result<RowWise, String> {
+    let folds = v.node.op.downcast::<Region>().is_some_and(Region::folds);
+    let (out, k) = v.output()?;
+    if folds && k >= out.len() {
+        return Err("it folds along an axis that counts rows".to_owned());
+    }
+    Ok(RowWise { in_place: !folds, ..elementwise(v)? })
 }
 
 /// `[rows…, k] · [k, n]` with weights, or products of matrices that rows hold.

@@ -54,7 +54,7 @@ impl Span {
     /// `dtypes` are those of the inputs.
     pub fn pointwise(op: &dyn Operator, inputs: &[Span], dtypes: &[DType]) -> Vec<Span> {
         if let Some(region) = op.downcast::<Region>() {
-            return Span::region(region, inputs).unwrap_or_default();
+            return Span::region(region, inputs, dtypes).unwrap_or_default();
         }
         let scalars = scalars(inputs, dtypes);
         let exact = scalars.and_then(|scalars| {
@@ -66,7 +66,8 @@ impl Span {
     }
 
     /// The outputs of a region; `None` where it reads what is not there.
-    fn region(region: &Region, inputs: &[Span]) -> Option<Vec<Span>> {
+    fn region(region: &Region, inputs: &[Span], dtypes: &[DType]) -> Option<Vec<Span>> {
+        let results = region.dtypes(dtypes).ok()?;
         let mut steps: Vec<Span> = Vec::with_capacity(region.steps.len());
         for step in &region.steps {
             let operands = step.operands.iter().map(|o| match *o {
@@ -75,8 +76,16 @@ impl Span {
                 Operand::Literal(x) => Some(Span::point(x.into())),
             });
             let operands = operands.collect::<Option<Vec<_>>>()?;
-            // Regions are made of f32 alone.
-            let exact = scalars(&operands, &vec![DType::F32; operands.len()])
+            let dtype = |o: &Operand| match *o {
+                Operand::Input(i) => dtypes.get(i).copied().unwrap_or(DType::F32),
+                Operand::Step(i) => results[i],
+                Operand::Literal(_) => DType::F32,
+            };
+            if step.function.folds() {
+                steps.push(Span::UNKNOWN);
+                continue;
+            }
+            let exact = scalars(&operands, &step.operands.iter().map(dtype).collect::<Vec<_>>())
                 .and_then(|scalars| point_of(&step.function.eval(&scalars).ok()?));
             let name = step.function.to_string();
             steps.push(exact.unwrap_or_else(|| Span::function(&name, &operands)));
@@ -99,7 +108,7 @@ impl Span {
             ("Min", [a, b]) => Span { lo: a.lo.min(b.lo), hi: a.hi.min(b.hi) },
             ("Max", [a, b]) => Span { lo: a.lo.max(b.lo), hi: a.hi.max(b.hi) },
             ("Neg", [a]) => Span { lo: -a.hi, hi: -a.lo },
-            ("Cast", [a]) => *a,
+            ("Cast" | "ToF32", [a]) => *a,
             ("Greater", [a, b]) if a.lo > b.hi => Span::point(1.0),
             ("GreaterOrEqual", [a, b]) if a.lo >= b.hi => Span::point(1.0),
             ("Less", [a, b]) if a.hi < b.lo => Span::point(1.0),

@@ -10,8 +10,9 @@ use deepseek_tensor::{Result, Tensor};
 /// Elements of a table that are compared.
 const SCAN_LIMIT: usize = 1 << 22;
 
-/// Finds `x · cos + rotate(x) · sin`, where `rotate` exchanges the halves of each head and negates
-/// what comes first, and cosines and sines are the same for both halves: a
+/// Finds `x · cos + rotate(x) · sin`, where `rotate` exchanges the halves of each head, or the
+/// neighbours of each pair, and negates what comes first, and cosines and sines are the same for what
+/// is exchanged; or both parts computed apart and put together. That is a
 /// [`RotaryEmbedding`](ops::RotaryEmbedding) of `x` `[batch, heads, seq, dim]`.
 pub struct FuseRotary;
 
@@ -47,37 +48,93 @@ struct Rotation {
     sin: ValueId,
     /// Extent of half a head.
     half: usize,
+    /// Whether neighbours are exchanged, not halves.
+    pairs: bool,
+    /// Whether cosines and sines are of half a head, and not of all of it.
+    apart: bool,
 }
 
 fn rotation(view: &View, y: ValueId) -> Option<Rotation> {
-    view.either::<ops::Add>(y).find_map(|(plain, turned)| {
-        view.either::<ops::Mul>(turned).find_map(|(r, sin)| {
-            let (x, half) = rotated(view, r)?;
-            let (_, cos) = view.either::<ops::Mul>(plain).find(|(other, _)| *other == x)?;
-            view.same_shape(x, y).then_some(Rotation { x, cos, sin, half })
+    view.either::<ops::Add>(y)
+        .find_map(|(plain, turned)| {
+            view.either::<ops::Mul>(turned).find_map(|(r, sin)| {
+                let (first, second, pairs) = joined(view, r)?;
+                let negated = match view.unary::<ops::Neg>(first) {
+                    Some(x) => x,
+                    None => view.scaled(first).filter(|(_, c)| *c == -1.0)?.0,
+                };
+                let (a, b) = (part_of(view, negated)?, part_of(view, second)?);
+                let (x, half) = (a.x, a.half);
+                let turned = x == b.x && a.second && !b.second && [a.pairs, b.pairs] == [pairs; 2];
+                let (_, cos) = view.either::<ops::Mul>(plain).find(|(other, _)| *other == x)?;
+                let found = Rotation { x, cos, sin, half, pairs, apart: false };
+                (turned && view.same_shape(x, y)).then_some(found)
+            })
+        })
+        .or_else(|| apart(view, y))
+}
+
+/// `p · cos − q · sin` and `p · sin + q · cos` put together, of the parts `p` and `q` of a value.
+fn apart(view: &View, y: ValueId) -> Option<Rotation> {
+    let (first, second, pairs) = joined(view, y)?;
+    let (left, right) = view.binary::<ops::Sub>(first)?;
+    view.either::<ops::Mul>(left).find_map(|(p, cos)| {
+        let a = part_of(view, p).filter(|a| !a.second && a.pairs == pairs)?;
+        view.either::<ops::Mul>(right).find_map(|(q, sin)| {
+            let b = part_of(view, q).filter(|b| b.second && b.pairs == pairs && b.x == a.x)?;
+            let other = view.either::<ops::Add>(second).any(|(u, v)| {
+                view.either::<ops::Mul>(u).any(|m| m == (p, sin))
+                    && view.either::<ops::Mul>(v).any(|m| m == (q, cos))
+            });
+            let found = Rotation { x: a.x, cos, sin, half: b.half, pairs, apart: true };
+            (other && view.same_shape(a.x, y)).then_some(found)
         })
     })
 }
 
-/// `x` and half its last extent if `v = concat(−x[half..], x[..half])`.
-fn rotated(view: &View, v: ValueId) -> Option<(ValueId, usize)> {
-    let (op, node) = view.made_by::<ops::Concat>(v)?;
-    let [Some(first), Some(second)] = *node.inputs else { return None };
-    let rank = view.rank(v)?;
-    if normalize_axis(op.axis, rank).ok()? + 1 != rank {
-        return None;
-    }
-    let negated = match view.unary::<ops::Neg>(first) {
-        Some(x) => x,
-        None => view.scaled(first).filter(|(_, c)| *c == -1.0)?.0,
+/// The two values whose elements follow each other along the last axis of `v`: one after the other,
+/// or, if the third is true, in turn.
+fn joined(view: &View, v: ValueId) -> Option<(ValueId, ValueId, bool)> {
+    let halves = |v: ValueId| {
+        let (op, node) = view.made_by::<ops::Concat>(v)?;
+        let [Some(first), Some(second)] = *node.inputs else { return None };
+        let rank = view.rank(v)?;
+        (normalize_axis(op.axis, rank).ok()? + 1 == rank).then_some((first, second))
     };
-    let (a, start, half) = half_of(view, negated)?;
-    let (b, from, _) = half_of(view, second)?;
-    (a == b && start == half && from == 0).then_some((a, half))
+    if let Some((first, second)) = halves(v) {
+        return Some((first, second, false));
+    }
+    let (_, node) = view.made_by::<ops::Reshape>(v)?;
+    let (first, second) = halves(input(node, 0)?)?;
+    let whole = view.shape(v)?;
+    // `[…, half]` as `[…, half, 1]`.
+    let column = |v: ValueId| {
+        let (node, _) = view.writer(v)?;
+        let x = matches!(node.op.name(), "Unsqueeze" | "Reshape").then(|| input(node, 0))??;
+        let (wide, flat) = (view.shape(v)?, view.shape(x)?);
+        let (one, rest) = wide.split_last()?;
+        let (half, lead) = flat.split_last()?;
+        let (last, before) = whole.split_last()?;
+        let fits = one.as_const() == Some(1)
+            && view.same_dims(rest, flat)
+            && view.same_dims(lead, before)
+            && Some(2 * half.as_const()?) == last.as_const();
+        fits.then_some(x)
+    };
+    Some((column(first)?, column(second)?, true))
 }
 
-/// The value, the start and the extent if `v` is one half of a value along the last axis.
-fn half_of(view: &View, v: ValueId) -> Option<(ValueId, usize, usize)> {
+/// One half of the elements of a value along the last axis.
+struct Part {
+    x: ValueId,
+    /// How many.
+    half: usize,
+    /// Every second of them, not one half after the other.
+    pairs: bool,
+    second: bool,
+}
+
+fn part_of(view: &View, v: ValueId) -> Option<Part> {
     let (node, slot) = view.writer(v)?;
     let x = input(node, 0)?;
     let last = |v: ValueId| usize::try_from(view.shape(v)?.last()?.as_const()?).ok();
@@ -88,14 +145,21 @@ fn half_of(view: &View, v: ValueId) -> Option<(ValueId, usize, usize)> {
     let is_last =
         |axis: i64| view.rank(x).is_some_and(|r| normalize_axis(axis, r).is_ok_and(|a| a + 1 == r));
     if let Some(op) = node.op.downcast::<ops::Split>() {
-        return is_last(op.axis).then_some((x, slot * half, half));
+        let part = Part { x, half, pairs: false, second: slot > 0 };
+        return is_last(op.axis).then_some(part);
     }
     node.op.downcast::<ops::Slice>()?;
     let list = |i: usize| input(node, i).and_then(|v| view.ints(v));
     let ([start], [axis]) = (&list(1)?[..], &list(3)?[..]) else { return None };
-    let step = input(node, 4).is_none() || list(4)? == [1];
+    let step = if input(node, 4).is_none() { 1 } else { *list(4)?.first()? };
     let start = usize::try_from(if *start < 0 { start + whole as i64 } else { *start }).ok()?;
-    (step && is_last(*axis)).then_some((x, start, half))
+    let (pairs, second) = match (step, start) {
+        (1, 0) => (false, false),
+        (1, _) if start == half => (false, true),
+        (2, 0 | 1) => (true, start == 1),
+        _ => return None,
+    };
+    is_last(*axis).then_some(Part { x, half, pairs, second })
 }
 
 impl Rotation {
@@ -107,12 +171,13 @@ impl Rotation {
         let mut patch = Patch::new(view.graph);
         let mut inputs = vec![Wire::Old(self.x)];
         for (what, v) in [("cos", self.cos), ("sin", self.sin)] {
-            if !halves_repeat(view, v, 16) {
-                return Err(format!("its {what} is not proven the same for both halves"));
+            if !self.apart && !repeats(view, v, self.pairs, 16) {
+                let both = if self.pairs { "neighbours" } else { "halves" };
+                return Err(format!("its {what} is not proven the same for both {both}"));
             }
             inputs.push(self.angles(view, &mut patch, &format!("{name}.{what}"), v)?);
         }
-        let op = ops::RotaryEmbedding::default();
+        let op = ops::RotaryEmbedding { interleaved: self.pairs, ..Default::default() };
         let told = |e: deepseek_tensor::Error| e.message().to_owned();
         let new = patch.add(name, op, &inputs).map_err(told)?;
         patch.redirect(y, new).map_err(told)?;
@@ -138,41 +203,58 @@ impl Rotation {
         let fits = heads.is_empty()
             && (batch.is_empty() || view.same(&layout.extent(&batch), &x[0]))
             && view.same(&layout.extent(&seq), &x[2])
-            && layout.extent(&dim).as_const() == Some(2 * self.half as i64);
+            && layout.extent(&dim).as_const()
+                == Some(if self.apart { 1 } else { 2 } * self.half as i64);
         if !fits {
             return Err(wrong());
         }
         let plan = layout.plan(view, &[batch, seq, dim]).ok_or_else(wrong)?;
         let told = |e: deepseek_tensor::Error| e.message().to_owned();
         let all = plan.add(patch, name, layout.root.into()).map_err(told)?;
+        if self.apart {
+            return Ok(all);
+        }
         let mut list = |what: &str, n: usize| {
             let t = Tensor::from_slice(&[1], &[n as i64]).map_err(told)?;
             Ok::<_, String>(patch.constant(&format!("{name}.{what}"), t))
         };
-        let (start, end, axis) = (list("start", 0)?, list("end", self.half)?, list("axis", 2)?);
-        patch.add(name, ops::Slice {}, &[all, start, end, axis]).map_err(told)
+        let (end, step) = if self.pairs { (2 * self.half, 2) } else { (self.half, 1) };
+        let (start, end, axis) = (list("start", 0)?, list("end", end)?, list("axis", 2)?);
+        let mut inputs = vec![all, start, end, axis];
+        if step > 1 {
+            inputs.push(list("step", step)?);
+        }
+        patch.add(name, ops::Slice {}, &inputs).map_err(told)
     }
 }
 
-/// Whether both halves along the last axis hold the same.
-fn halves_repeat(view: &View, v: ValueId, depth: usize) -> bool {
+/// Whether both halves along the last axis hold the same, or the neighbours of each pair.
+fn repeats(view: &View, v: ValueId, pairs: bool, depth: usize) -> bool {
     let Some(depth) = depth.checked_sub(1) else { return false };
     if let Some(t) = view.constant(v) {
         let Some(&width) = t.shape().last() else { return false };
         return t.len() <= SCAN_LIMIT
             && width > 0
             && to_f64(&t).is_ok_and(|data| {
-                data.chunks_exact(width).all(|row| row[..width / 2] == row[width / 2..])
+                data.chunks_exact(width).all(|row| match pairs {
+                    true => row.chunks_exact(2).all(|p| p[0] == p[1]),
+                    false => row[..width / 2] == row[width / 2..],
+                })
             });
     }
     let Some((node, 0)) = view.writer(v) else { return false };
     let Some(x) = input(node, 0) else { return false };
     let last = |v: ValueId| view.shape(v).and_then(|s| s.last());
+    if pairs && node.op.name() == "Reshape" && last(v) != last(x) {
+        // Each element twice: stacked upon itself, or spread along a new axis of two.
+        let twice = joined(view, v).is_some_and(|(a, b, pairs)| pairs && a == b);
+        return twice || spread_twice(view, v, x).unwrap_or(false);
+    }
     match node.op.name() {
-        "Cos" | "Sin" | "Cast" | "Neg" => halves_repeat(view, x, depth),
-        "Mul" | "Div" => view.scaled(v).is_some_and(|(x, _)| halves_repeat(view, x, depth)),
+        "Cos" | "Sin" | "Cast" | "Neg" => repeats(view, x, pairs, depth),
+        "Mul" | "Div" => view.scaled(v).is_some_and(|(x, _)| repeats(view, x, pairs, depth)),
         "Reshape" | "Unsqueeze" | "Squeeze" | "Expand" => {
-            last(v).is_some() && last(v) == last(x) && halves_repeat(view, x, depth)
+            last(v).is_some() && last(v) == last(x) && repeats(view, x, pairs, depth)
         }
         "Slice" | "Gather" => {
             let rank = view.rank(x);
@@ -183,9 +265,9 @@ fn halves_repeat(view: &View, v: ValueId, depth: usize) -> bool {
                 && last(v).is_some()
                 && last(v) == last(x)
                 && node.op.downcast::<ops::Gather>().is_none_or(|g| g.axis == 0)
-                && halves_repeat(view, x, depth)
+                && repeats(view, x, pairs, depth)
         }
-        "Concat" => {
+        "Concat" if !pairs => {
             let rank = view.rank(v).unwrap_or(0);
             let axis = node.op.downcast::<ops::Concat>().map_or(0, |op| op.axis);
             node.inputs.len() == 2
@@ -194,4 +276,17 @@ fn halves_repeat(view: &View, v: ValueId, depth: usize) -> bool {
         }
         _ => false,
     }
+}
+
+/// Whether `v` is `[…, half, 2]`, each row of which holds one number twice, as `[…, 2·half]`.
+fn spread_twice(view: &View, v: ValueId, wide: ValueId) -> Option<bool> {
+    let (_, expand) = view.made_by::<ops::Expand>(wide)?;
+    let (from, to, flat) = (view.shape(input(expand, 0)?)?, view.shape(wide)?, view.shape(v)?);
+    let ([lead @ .., half, two], [before @ .., last]) = (to, flat) else { return None };
+    Some(
+        from.last()?.as_const() == Some(1)
+            && two.as_const() == Some(2)
+            && view.same_dims(lead, before)
+            && last.as_const() == Some(2 * half.as_const()?),
+    )
 }
