@@ -232,7 +232,7 @@ fn sums_leave_rescaled_or_requantised() {
                         let out = ByteOut::Activated {
                             scale,
                             bias: Some(&int_bias),
-                            activation: Unary::Clip { min: -0.5, max: 0.7 },
+                            activation: Unary::Clip { lo: -0.5, hi: 0.7 },
                             inverse: 120.0,
                             zero,
                             signed,
