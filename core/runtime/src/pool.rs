@@ -1,7 +1,9 @@
 //! One thread pool per runtime.
 //!
 //! A call splits its work into numbered tasks; the caller takes tasks like any
-//! worker, so a pool of one thread has no threads at all. Several callers may use
+//! worker, so a pool of one thread has no threads at all. Each thread begins with a
+//! part of its own, the same at each call: what it wrote for one operator is still in
+//! its cache when the next one reads it. Then it helps with what others have left. Several callers may use
 //! the pool at once: each has a job of its own, and idle workers help the oldest.
 //! Workers sleep when there is nothing to do. Only while a model is running (an
 //! [`ActiveRun`] lives) does a worker that ran dry look again for some time before
@@ -48,12 +50,19 @@ struct Queue {
 /// One call of [`Parallel::run`].
 struct Job {
     body: Body,
-    tasks: usize,
-    next: AtomicUsize,
+    /// One part of the tasks for each thread.
+    parts: Vec<Part>,
     /// Tasks that have not returned.
     left: AtomicUsize,
     panic: Mutex<Option<Box<dyn Any + Send>>>,
     finished: Condvar,
+}
+
+/// Tasks that follow one another, on a line of the cache of its own.
+#[repr(align(64))]
+struct Part {
+    next: AtomicUsize,
+    end: usize,
 }
 
 /// The caller's closure with its lifetime erased.
@@ -66,22 +75,25 @@ unsafe impl Send for Body {}
 unsafe impl Sync for Body {}
 
 impl Job {
-    /// Takes and runs tasks until none is left.
-    fn help(&self) {
+    /// Takes and runs tasks until none is left, those of part `own` first.
+    fn help(&self, own: usize) {
         let mut ran = 0;
         let mut panic = None;
-        loop {
-            let task = self.next.fetch_add(1, Ordering::Relaxed);
-            if task >= self.tasks {
-                break;
+        let (before, from) = self.parts.split_at(own % self.parts.len());
+        for part in from.iter().chain(before) {
+            loop {
+                let task = part.next.fetch_add(1, Ordering::Relaxed);
+                if task >= part.end {
+                    break;
+                }
+                // SAFETY: this task is not counted as done yet, and `ThreadPool::run` returns
+                // only when all are, so the closure is still alive.
+                let body = unsafe { &*self.body.0 };
+                if let Err(p) = catch_unwind(AssertUnwindSafe(|| body(task))) {
+                    panic = Some(p);
+                }
+                ran += 1;
             }
-            // SAFETY: this task is not counted as done yet, and `ThreadPool::run` returns
-            // only when all are, so the closure is still alive.
-            let body = unsafe { &*self.body.0 };
-            if let Err(p) = catch_unwind(AssertUnwindSafe(|| body(task))) {
-                panic = Some(p);
-            }
-            ran += 1;
         }
         if panic.is_some() {
             *self.panic.lock() = panic;
@@ -95,7 +107,7 @@ impl Job {
     }
 
     fn exhausted(&self) -> bool {
-        self.next.load(Ordering::Relaxed) >= self.tasks
+        self.parts.iter().all(|p| p.next.load(Ordering::Relaxed) >= p.end)
     }
 }
 
@@ -114,7 +126,7 @@ impl ThreadPool {
                 let shared = shared.clone();
                 std::thread::Builder::new()
                     .name(format!("deepseek-{i}"))
-                    .spawn(move || shared.work())
+                    .spawn(move || shared.work(i))
                     .ok()
             })
             .collect();
@@ -156,10 +168,14 @@ unsafe impl Parallel for ThreadPool {
                 body,
             )
         };
+        let threads = self.threads();
+        let part = |i: usize| Part {
+            next: AtomicUsize::new(i * tasks / threads),
+            end: (i + 1) * tasks / threads,
+        };
         let job = Arc::new(Job {
             body: Body(body),
-            tasks,
-            next: AtomicUsize::new(0),
+            parts: (0..threads).map(part).collect(),
             left: AtomicUsize::new(tasks),
             panic: Mutex::new(None),
             finished: Condvar::new(),
@@ -171,7 +187,7 @@ unsafe impl Parallel for ThreadPool {
         } else {
             self.shared.wake.notify_all();
         }
-        job.help();
+        job.help(0);
         self.shared.queue.lock().jobs.retain(|j| !Arc::ptr_eq(j, &job));
         if let Some(panic) = wait(&job) {
             resume_unwind(panic);
@@ -208,9 +224,9 @@ fn wait(job: &Job) -> Option<Box<dyn Any + Send>> {
 }
 
 impl Shared {
-    fn work(&self) {
+    fn work(&self, index: usize) {
         while let Some(job) = self.next_job() {
-            job.help();
+            job.help(index);
         }
     }
 

@@ -19,7 +19,8 @@ pub unsafe trait Parallel: Sync {
 
     /// Calls `body(i)` exactly once for every `i` in `0..tasks`, in any order and on any thread,
     /// and returns after the last call has returned. At most [`threads`](Parallel::threads) calls
-    /// run at the same time.
+    /// run at the same time. Neighbouring tasks share what they read: best give a thread neighbours,
+    /// and the same part of the tasks at each call.
     fn run(&self, tasks: usize, body: &(dyn Fn(usize) + Sync));
 }
 

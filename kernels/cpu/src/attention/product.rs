@@ -56,7 +56,7 @@ unsafe fn by_rows<S: Simd, const V: usize>(s: S, n: usize, work: &mut impl ByRow
     // SAFETY: each step is within what is left.
     unsafe {
         // Thirteen rows at a time where that leaves none over: few rows are short of chains.
-        while most == 12 && n - i >= 13 && (n - i) % 12 != 0 && (n - i) % 12 <= (n - i) / 13 {
+        while most == 12 && (1..=(n - i) / 13).contains(&((n - i) % 12)) {
             work.rows::<13>(s, i);
             i += 13;
         }

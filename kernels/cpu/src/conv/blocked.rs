@@ -36,7 +36,7 @@ const AHEAD_TILES: usize = 32;
 /// Where Winograd's algorithm pays: channels of either side, at least and at most, and tiles.
 const WINOGRAD_CHANNELS: usize = 32;
 const WINOGRAD_MOST_CHANNELS: usize = 256;
-const WINOGRAD_TILES: usize = 25;
+const WINOGRAD_TILES: usize = 16;
 
 /// Blocks of output channels in a panel.
 fn pair(reads: Reads) -> usize {
@@ -347,12 +347,12 @@ pub fn conv_blocked(
     }
     split(par, cut.tasks(), 1, &|task, _| {
         let (tiles, panels) = cut.part(task);
-        isa.dispatch(Task { job: &job, tiles, panels, after: cut.after(task, par.threads()) });
+        isa.dispatch(Task { job: &job, tiles, panels, after: cut.after(task) });
     });
 }
 
 /// Blocks of tiles times panels. A thread keeps the transformed inputs of a block while it does panels
-/// of it: as many blocks as there are threads are under way at a time.
+/// of it, so the panels of a block follow one another.
 fn run_winograd(isa: Isa, par: &dyn Parallel, job: &winograd::Job<'_>, scratch: &mut [f32]) {
     let (lanes, grid, panels) = (lanes(isa), job.grid, job.blocks.div_ceil(2));
     let each = Grid::scratch(job.in_channels, lanes);
@@ -367,14 +367,8 @@ fn run_winograd(isa: Isa, par: &dyn Parallel, job: &winograd::Job<'_>, scratch: 
         step = step.div_ceil(2);
     }
     let parts = panels.div_ceil(step);
-    // Part and block of a task: blocks alternate before parts do.
-    let place = |task: usize| {
-        let first = task / (threads * parts) * threads;
-        let (rest, wide) = (task % (threads * parts), threads.min(blocks - first));
-        (rest / wide, first + rest % wide)
-    };
     split(par, blocks * parts, 1, &|task, _| {
-        let (part, block) = place(task);
+        let (block, part) = (task / parts, task % parts);
         let tiles = block * grid.block..((block + 1) * grid.block).min(grid.tiles);
         let range = part * step..((part + 1) * step).min(panels);
         let after = (part + 1) % parts * step;
@@ -423,9 +417,9 @@ impl Cut {
         self.tiles.div_ceil(self.tile_step) * self.panels.div_ceil(self.panel_step)
     }
 
-    /// The panel that the task after the next `threads` begins with; there may be none.
-    fn after(&self, task: usize, threads: usize) -> usize {
-        (task + threads) / self.tiles.div_ceil(self.tile_step) * self.panel_step
+    /// The panel that the next task begins with; there may be none.
+    fn after(&self, task: usize) -> usize {
+        (task + 1) / self.tiles.div_ceil(self.tile_step) * self.panel_step
     }
 
     /// Tiles and panels of a task.

@@ -158,6 +158,18 @@ fn from_points<S: Simd>(s: S, m: [S::F; IN]) -> [S::F; OUT] {
     ]
 }
 
+/// Columns as rows.
+#[inline(always)]
+fn turned<S: Simd, const R: usize, const C: usize>(s: S, m: [[S::F; C]; R]) -> [[S::F; R]; C] {
+    let mut out = [[s.zero(); R]; C];
+    for (i, row) in m.into_iter().enumerate() {
+        for (out, v) in out.iter_mut().zip(row) {
+            out[i] = v;
+        }
+    }
+    out
+}
+
 impl Job<'_> {
     /// Floats from one point to the next, of inputs and of sums of `tiles` tiles.
     fn strides(&self, tiles: usize, lanes: usize) -> (usize, usize) {
@@ -211,9 +223,8 @@ impl Kernel for Inputs<'_> {
                     *half = into_points(s, d);
                 }
                 let to = work.as_mut_ptr().wrapping_add((plane * tiles.len() + t) * S::LANES);
-                for i in 0..IN {
-                    let row = into_points(s, [0, 1, 2, 3, 4, 5].map(|j| half[j][i]));
-                    for (j, v) in row.into_iter().enumerate() {
+                for (i, d) in turned(s, half).into_iter().enumerate() {
+                    for (j, v) in into_points(s, d).into_iter().enumerate() {
                         // SAFETY: there are `POINTS` parts of `stride` floats, each of which has a
                         // vector for each plane and tile.
                         unsafe { s.store(to.wrapping_add((i * IN + j) * stride), v) };
@@ -311,13 +322,10 @@ impl Job<'_> {
         };
         let width = OUT.min(columns - column);
         let mut out = [[s.zero(); OUT]; OUT];
-        for j in 0..OUT {
-            let column = from_points(s, [0, 1, 2, 3, 4, 5].map(|i| half[i][j]));
-            for (out, v) in out.iter_mut().zip(column) {
-                out[j] = v;
-            }
+        for (out, m) in out.iter_mut().zip(turned(s, half)) {
+            *out = from_points(s, m);
         }
-        for (i, out) in out.iter().enumerate().take(OUT.min(rows - row)) {
+        for (i, out) in turned(s, out).iter().enumerate().take(OUT.min(rows - row)) {
             let at =
                 (((image * self.blocks + block) * rows + row + i) * columns + column) * S::LANES;
             for (j, &v) in out.iter().enumerate().take(width) {
