@@ -31,6 +31,8 @@ struct Inner {
 #[derive(Clone, Default)]
 struct Extras {
     files: BTreeMap<String, bytes::Bytes>,
+    pipeline: Option<serde_json::Value>,
+    labels: Vec<String>,
     encoder: Option<SentenceEncoder>,
 }
 
@@ -101,8 +103,8 @@ impl Model {
     ) -> Result<Model> {
         let package = package::open(path)?;
         let source = package.source.clone();
-        let (graph, extras) =
-            (package.graph, Extras { files: package.files, encoder: package.encoder });
+        let Package { graph, files, pipeline, labels, encoder, .. } = package;
+        let extras = Extras { files, pipeline, labels, encoder };
         Model::lower(graph, runtime, &source, extras, options)
     }
 
@@ -121,9 +123,9 @@ impl Model {
             path.display(),
             package::EXTENSION
         );
-        let Extras { files, encoder } = self.0.extras.clone();
+        let Extras { files, pipeline, labels, encoder } = self.0.extras.clone();
         let (graph, source) = (self.0.prepared.clone(), self.0.source.clone());
-        package::save(&Package { graph, source, files, encoder }, path)
+        package::save(&Package { graph, source, files, pipeline, labels, encoder }, path)
     }
 
     /// Loads an ONNX model from memory. External data is refused: it has no directory.

@@ -81,7 +81,14 @@ fn graph() -> Graph {
 fn package() -> Package {
     let files = [("tokenizer.json", "{}"), ("empty", "")];
     let files = files.map(|(name, text)| (name.to_owned(), Bytes::from_static(text.as_bytes())));
-    Package { graph: graph(), source: "onnx".to_owned(), files: files.into(), encoder: None }
+    Package {
+        graph: graph(),
+        source: "onnx".to_owned(),
+        files: files.into(),
+        pipeline: None,
+        labels: Vec::new(),
+        encoder: None,
+    }
 }
 
 fn saved(package: &Package, dir: &Dir, name: &str) -> (PathBuf, Vec<u8>) {

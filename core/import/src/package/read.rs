@@ -20,6 +20,9 @@ struct Manifest {
     types: BTreeMap<String, Stored>,
     #[serde(default)]
     sha256: BTreeMap<String, String>,
+    pipeline: Option<serde_json::Value>,
+    #[serde(default)]
+    labels: Vec<String>,
     encoder: Option<SentenceEncoder>,
 }
 
@@ -95,7 +98,8 @@ pub fn from_bytes(bytes: Bytes) -> Result<Package> {
         .collect::<Result<_>>()?;
     let graph = text::parse(source, &weights.tensors)
         .map_err(|e| e.context(format_args!("graph '{MAIN}'")))?;
-    Ok(Package { graph, source: manifest.source, files, encoder: manifest.encoder })
+    let Manifest { source, pipeline, labels, encoder, .. } = manifest;
+    Ok(Package { graph, source, files, pipeline, labels, encoder })
 }
 
 /// The manifest, checked against its digest.

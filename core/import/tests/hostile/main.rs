@@ -82,8 +82,12 @@ fn packaged(model: &Msg) -> Vec<u8> {
     static FILES: AtomicUsize = AtomicUsize::new(0);
     let name = format!("deepseek-hostile-{}-{}", std::process::id(), FILES.fetch_add(1, Relaxed));
     let path = std::env::temp_dir().join(name);
-    package::save(&package::Package { graph, source, files, encoder: None }, &path)
-        .expect("there is a directory for temporary files");
+    let (pipeline, labels) = (None, Vec::new());
+    package::save(
+        &package::Package { graph, source, files, pipeline, labels, encoder: None },
+        &path,
+    )
+    .expect("there is a directory for temporary files");
     let bytes = std::fs::read(&path).expect("it was just written");
     std::fs::remove_file(&path).expect("as above");
     let len = u64::from_le_bytes(bytes[..8].try_into().expect("eight bytes")) as usize;

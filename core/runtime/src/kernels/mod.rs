@@ -9,6 +9,7 @@ mod blocked;
 mod conv;
 mod elementwise;
 mod gemm;
+mod image;
 mod movement;
 mod norm;
 mod quant;
@@ -32,6 +33,7 @@ pub fn all() -> impl Iterator<Item = &'static KernelDef> {
         conv::KERNELS,
         elementwise::KERNELS,
         gemm::KERNELS,
+        image::KERNELS,
         movement::KERNELS,
         norm::KERNELS,
         quant::KERNELS,
