@@ -32,6 +32,8 @@ struct Inner {
 #[derive(Clone, Default)]
 struct Extras {
     files: BTreeMap<String, bytes::Bytes>,
+    pipeline: Option<serde_json::Value>,
+    labels: Vec<String>,
     encoder: Option<SentenceEncoder>,
     precision: Option<String>,
 }
@@ -130,13 +132,14 @@ impl Model {
     ) -> Result<Model> {
         let package = package::open(path)?;
         let source = package.source.clone();
-        let Package { graph, files, encoder, precision, packed, .. } = package;
+        let Package { graph, files, pipeline, labels, encoder, precision, packed, .. } = package;
         if let Some(packed) = packed
             && packed.machine == deepseek_runtime::packed_for(runtime.isa())
         {
             runtime.offer_packed(&graph, packed.constants);
         }
-        Model::lower(graph, runtime, &source, Extras { files, encoder, precision }, options)
+        let extras = Extras { files, pipeline, labels, encoder, precision };
+        Model::lower(graph, runtime, &source, extras, options)
     }
 
     /// Writes the model to a `.deepseek` file: its graph as the compiler has prepared it, its weights, and
@@ -162,7 +165,7 @@ impl Model {
             path.display(),
             package::EXTENSION
         );
-        let Extras { files, encoder, precision } = self.0.extras.clone();
+        let Extras { files, pipeline, labels, encoder, precision } = self.0.extras.clone();
         let (graph, source) = (self.0.prepared.clone(), self.0.source.clone());
         let packed = match options.packed {
             true => Some(PackedConstants {
@@ -175,7 +178,9 @@ impl Model {
             }),
             false => None,
         };
-        package::save(&Package { graph, source, files, encoder, precision, packed }, path)
+        let package =
+            Package { graph, source, files, pipeline, labels, encoder, precision, packed };
+        package::save(&package, path)
     }
 
     /// Loads an ONNX model from memory. External data is refused: it has no directory.
