@@ -67,6 +67,7 @@ pub(super) fn observe(
             assignment.ranges.insert(name.clone(), histogram.range(method));
         }
     }
+    assignment.factors = factors(graph, runtime, samples, bytes_of)?;
     let mut layers = BTreeMap::new();
     let sizes: BTreeMap<&str, u64> =
         candidates.iter().map(|c| (c.node.as_str(), 4 * bytes_of(&c.output))).collect();
@@ -99,6 +100,35 @@ pub(super) fn observe(
         }
     }
     Ok(Observed { assignment, layers })
+}
+
+/// Factors for the values whose rows are quantised, from the greatest magnitude of each of their columns.
+fn factors(
+    graph: &Graph,
+    runtime: &Runtime,
+    samples: &[Sample],
+    bytes_of: impl Fn(&str) -> u64,
+) -> Result<BTreeMap<String, Vec<f32>>> {
+    let mut columns: BTreeMap<String, Vec<f32>> = BTreeMap::new();
+    for group in groups(&precision::smooth::rows(graph), HELD, bytes_of) {
+        let mut watching = graph.clone();
+        for name in group {
+            let id = graph.find(name).ok_or_else(|| err!(Internal, "no value '{name}'"))?;
+            watching.add_output(&output_name(name), id)?;
+        }
+        run(watching, runtime, samples, |_, results| {
+            for name in group {
+                let value = &results[&output_name(name)];
+                let width = value.tensor()?.shape().last().copied().unwrap_or(0);
+                let greatest = columns.entry(name.clone()).or_insert_with(|| vec![0.0; width]);
+                for row in floats(value)?.chunks_exact(width.max(1)) {
+                    greatest.iter_mut().zip(row).for_each(|(g, x)| *g = g.max(x.abs()));
+                }
+            }
+            Ok(())
+        })?;
+    }
+    precision::smooth::factors(graph, &columns)
 }
 
 fn output_name(value: &str) -> String {

@@ -16,6 +16,7 @@
 
 mod flow;
 mod rewrite;
+pub mod smooth;
 mod weights;
 
 pub use rewrite::{Probe, assign, probe};
