@@ -28,6 +28,7 @@ mod calibration;
 mod embedder;
 pub mod json;
 mod model;
+pub mod npz;
 mod session;
 
 pub use builder::{GraphBuilder, ValueRef};
