@@ -120,7 +120,9 @@ export declare class Model {
    * `UNSUPPORTED` naming the format, operator or field; `BUDGET_EXCEEDED` naming the least
    * budget that would do; `NOT_FOUND`, `SHAPE_MISMATCH` for a shape of the options that
    * fits no input; `NOT_FOUND`, `INVALID_ARGUMENT` for bounds of a symbol that no input has, or
-   * that are not within the model's own.
+   * that are not within the model's own; `INVALID_ARGUMENT` for a precision or metric that there
+   * is not, calibration data that does not fit, or an accuracy budget that cannot be met, with
+   * the best that can be reached.
    */
   static open(runtime: Runtime, path: string, options?: ModelOptions): Promise<Model>
   /** As `open`, on this thread. */
@@ -141,12 +143,28 @@ export declare class Model {
   save(path: string): Promise<void>
   /** As `save`, on this thread. */
   saveSync(path: string): void
+  /**
+   * As `save`, and stores the weights a second time, packed for the kernels of this machine:
+   * on machines with the same instruction set, opening the file packs nothing, and processes
+   * share the packed weights.
+   */
+  savePacked(path: string): Promise<void>
+  /** As `savePacked`, on this thread. */
+  savePackedSync(path: string): void
   /** The inputs, in order. */
   get inputs(): Array<TensorInfo>
   /** The outputs, in order. */
   get outputs(): Array<TensorInfo>
   /** Bytes of a run as a formula over the model's symbols. */
   get memoryFormula(): string
+  /**
+   * Why the layers of the model have the precisions that they have, as the text of a JSON object:
+   * `requested`, `synthetic` (whether the calibration data was made up), `calibrated_with` and
+   * `verified_with` samples, `metric`, `budget`, the `accuracy` reached, milliseconds of a run
+   * `ms_before` and `ms_after`, and for each of `layers` that had a choice `node`, `op`,
+   * `precision`, `error` and `why`. `null` if it was not compiled for less than `f32`.
+   */
+  get precisionReport(): string | null
   /**
    * Exact bytes of a run whose symbols have the given values. Throws `NOT_FOUND` for
    * a symbol that the model does not have, `INVALID_ARGUMENT` naming one without a
@@ -312,6 +330,26 @@ export interface ModelOptions {
    * end that is left out is the model's own.
    */
   bounds?: Record<string, { min?: number, max?: number }>
+  /**
+   * What the layers of a model in `f32` compute in. `auto` takes `int8` where it is faster on this
+   * machine, inside the accuracy budget; absent or `f32` leaves the model as it is.
+   * `model.precisionReport` says what was chosen and why.
+   */
+  precision?: 'f32' | 'bf16' | 'f16' | 'int8' | 'auto'
+  /**
+   * Path of inputs to calibrate with: an `.npz` file, or a directory of them, whose arrays are
+   * named after the inputs and hold samples along the first axis; for an encoder a `.txt` file
+   * of one text a line, or a `.jsonl` file of strings or objects with `text`. Absent makes inputs
+   * up; where the model leaves extents open they have the shapes of `shapes`.
+   */
+  calibration?: string
+  /**
+   * What the metric must reach on the calibration data, 1 being `f32`; 0.95 at least. Absent is
+   * 0.99 for `auto`, else 0.95.
+   */
+  accuracyBudget?: number
+  /** What accuracy is measured by: `cosine` of outputs, which is the default, or `top1` agreement. */
+  metric?: 'cosine' | 'top1'
 }
 
 /** What a model consists of. */

@@ -5,7 +5,7 @@ use crate::call::{Call, Out, guard, guard_value, invalid};
 use crate::error::{c_string, deepseek_dtype, deepseek_error, deepseek_status};
 use crate::options::deepseek_model_options;
 use crate::runtime::deepseek_runtime;
-use deepseek::{MemoryReport, Model, Result, SaveOptions, TensorSpec, Type};
+use deepseek::{Code, Error, MemoryReport, Model, Result, SaveOptions, TensorSpec, Type};
 use std::ffi::{CString, c_char, c_void};
 
 /// A model lowered for a runtime, with its weights. Shared, immutable.
@@ -100,7 +100,9 @@ pub struct deepseek_memory {
 /// `DEEPSEEK_STATUS_BUDGET_EXCEEDED` naming the least budget that would do;
 /// `DEEPSEEK_STATUS_NOT_FOUND`, `DEEPSEEK_STATUS_SHAPE_MISMATCH` for a shape that fits no input;
 /// `DEEPSEEK_STATUS_NOT_FOUND`, `DEEPSEEK_STATUS_INVALID_ARGUMENT` for bounds of a symbol that no
-/// input has, or that are not within the model's own.
+/// input has, or that are not within the model's own; for a precision
+/// `DEEPSEEK_STATUS_INVALID_ARGUMENT` for a name that there is not, calibration data that does not
+/// fit, or a budget that cannot be met, with the best that can be reached.
 /// Since 0.1.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn deepseek_model_open(
@@ -391,6 +393,31 @@ pub unsafe extern "C" fn deepseek_model_get_summary(
         let out = call.out(out_json, "out_json")?;
         let json = deepseek::json::model(&call.get(model, "model")?.model);
         out.give(deepseek_buffer::new(json));
+        Ok(())
+    })
+}
+
+/// Why the layers of a model have the precisions that they have, as a JSON object: `requested`,
+/// `synthetic` (whether the calibration data was made up), `calibrated_with` and `verified_with`
+/// samples, `metric`, `budget`, the `accuracy` reached, milliseconds of a run `ms_before` and
+/// `ms_after` where they were measured, and for each of `layers` that had a choice `node`, `op`,
+/// `precision`, `error`, and `why`. Keys are only added. It travels with a saved model. Fails with
+/// `DEEPSEEK_STATUS_NOT_FOUND` for a model that was not compiled for less than f32. Since 0.1.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn deepseek_model_get_precision_report(
+    model: *const deepseek_model,
+    out_json: *mut *mut deepseek_buffer,
+    err: *mut *mut deepseek_error,
+) -> deepseek_status {
+    // SAFETY: the caller keeps the contract of the header.
+    guard(unsafe { Call::new(err) }, |call| {
+        let out = call.out(out_json, "out_json")?;
+        let report = call.get(model, "model")?.model.precision_report().ok_or_else(|| {
+            let text = "the model was not compiled for less than f32; \
+                        set precision in its options";
+            Error::new(Code::NotFound, text)
+        })?;
+        out.give(deepseek_buffer::new(report.to_owned()));
         Ok(())
     })
 }

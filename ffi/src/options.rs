@@ -60,7 +60,7 @@ impl Call {
         }
         // SAFETY: `known` bytes are in both; `options` is a struct without padding, for
         // which the trait's contract allows any field values that its fields' types do,
-        // and those are integers and pointers.
+        // and those are numbers and pointers.
         unsafe {
             std::ptr::copy_nonoverlapping(bytes.as_ptr(), (&raw mut options).cast(), known);
         }
@@ -146,6 +146,23 @@ pub struct deepseek_model_options {
     pub bound_maxs: *const i64,
     /// Number of bounds. Since 0.1.
     pub bound_count: usize,
+    /// What the layers of a model in f32 compute in: `bf16`, `f16`, `int8`, or `auto`, which takes
+    /// int8 where it is faster on this machine, inside the accuracy budget. NULL or `f32` leaves
+    /// the model as it is. `deepseek_model_get_precision_report` says what was chosen and why.
+    /// Borrowed for the call. Since 0.1.
+    pub precision: *const c_char,
+    /// Path of inputs to calibrate with: an `.npz` file, or a directory of them, whose arrays are
+    /// named after the inputs and hold samples along the first axis; for an encoder a `.txt` file
+    /// of one text a line, or a `.jsonl` file of strings or objects with `text`. NULL makes inputs
+    /// up; where the model leaves extents open they have the shapes above. Borrowed for the call.
+    /// Since 0.1.
+    pub calibration: *const c_char,
+    /// What the metric must reach on the calibration data, 1 being f32; 0.95 at least. 0 is the
+    /// default: 0.99 for `auto`, else 0.95. Since 0.1.
+    pub accuracy_budget: f64,
+    /// What accuracy is measured by: `cosine` of outputs, or `top1` agreement. NULL is `cosine`.
+    /// Borrowed for the call. Since 0.1.
+    pub metric: *const c_char,
 }
 
 /// Flag of a model: run nothing in blocks of rows, unless the budget asks for it.
@@ -189,7 +206,7 @@ pub struct deepseek_run_options {
 
 macro_rules! sized {
     ($($name:ident),*) => {$(
-        // SAFETY: `repr(C)`, `struct_size` first, integers and pointers only; that there is
+        // SAFETY: `repr(C)`, `struct_size` first, numbers and pointers only; that there is
         // no padding is asserted by the layout test.
         unsafe impl SizedStruct for $name {
             fn set_struct_size(&mut self, size: usize) {
@@ -227,13 +244,20 @@ impl Call {
             min,
             max: (max >= 0).then_some(max),
         });
-        Ok(ModelOptions {
+        let mut model = ModelOptions {
             bounds: bounds.collect(),
             memory_budget_bytes: options.memory_budget_bytes,
             whole: options.flags & DEEPSEEK_MODEL_WHOLE != 0,
             shapes: names.zip(shapes).collect(),
-            precision: None,
-        })
+            ..ModelOptions::default()
+        };
+        model.set_precision(
+            self.text_or_empty(options.precision, "options->precision")?,
+            self.text_or_empty(options.calibration, "options->calibration")?,
+            options.accuracy_budget,
+            self.text_or_empty(options.metric, "options->metric")?,
+        )?;
+        Ok(model)
     }
 
     /// A shape for each of `ranks`.

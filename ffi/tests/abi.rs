@@ -128,6 +128,10 @@ layout! {
         bound_mins,
         bound_maxs,
         bound_count,
+        precision,
+        calibration,
+        accuracy_budget,
+        metric,
     }
     deepseek_session_options { struct_size, flags }
     deepseek_embedder_options { struct_size, flags }

@@ -363,6 +363,31 @@ typedef struct deepseek_model_options {
      * Number of bounds. Since 0.1.
      */
     size_t bound_count;
+    /**
+     * What the layers of a model in f32 compute in: `bf16`, `f16`, `int8`, or `auto`, which takes
+     * int8 where it is faster on this machine, inside the accuracy budget. NULL or `f32` leaves
+     * the model as it is. `deepseek_model_get_precision_report` says what was chosen and why.
+     * Borrowed for the call. Since 0.1.
+     */
+    const char *precision;
+    /**
+     * Path of inputs to calibrate with: an `.npz` file, or a directory of them, whose arrays are
+     * named after the inputs and hold samples along the first axis; for an encoder a `.txt` file
+     * of one text a line, or a `.jsonl` file of strings or objects with `text`. NULL makes inputs
+     * up; where the model leaves extents open they have the shapes above. Borrowed for the call.
+     * Since 0.1.
+     */
+    const char *calibration;
+    /**
+     * What the metric must reach on the calibration data, 1 being f32; 0.95 at least. 0 is the
+     * default: 0.99 for `auto`, else 0.95. Since 0.1.
+     */
+    double accuracy_budget;
+    /**
+     * What accuracy is measured by: `cosine` of outputs, or `top1` agreement. NULL is `cosine`.
+     * Borrowed for the call. Since 0.1.
+     */
+    const char *metric;
 } deepseek_model_options;
 
 /**
@@ -824,7 +849,9 @@ void deepseek_tensor_free(struct deepseek_tensor *tensor);
  * `DEEPSEEK_STATUS_BUDGET_EXCEEDED` naming the least budget that would do;
  * `DEEPSEEK_STATUS_NOT_FOUND`, `DEEPSEEK_STATUS_SHAPE_MISMATCH` for a shape that fits no input;
  * `DEEPSEEK_STATUS_NOT_FOUND`, `DEEPSEEK_STATUS_INVALID_ARGUMENT` for bounds of a symbol that no
- * input has, or that are not within the model's own.
+ * input has, or that are not within the model's own; for a precision
+ * `DEEPSEEK_STATUS_INVALID_ARGUMENT` for a name that there is not, calibration data that does not
+ * fit, or a budget that cannot be met, with the best that can be reached.
  * Since 0.1.
  */
 DEEPSEEK_API
@@ -983,6 +1010,19 @@ DEEPSEEK_API
 deepseek_status deepseek_model_get_summary(const struct deepseek_model *model,
                                            struct deepseek_buffer **out_json,
                                            struct deepseek_error **err);
+
+/**
+ * Why the layers of a model have the precisions that they have, as a JSON object: `requested`,
+ * `synthetic` (whether the calibration data was made up), `calibrated_with` and `verified_with`
+ * samples, `metric`, `budget`, the `accuracy` reached, milliseconds of a run `ms_before` and
+ * `ms_after` where they were measured, and for each of `layers` that had a choice `node`, `op`,
+ * `precision`, `error`, and `why`. Keys are only added. It travels with a saved model. Fails with
+ * `DEEPSEEK_STATUS_NOT_FOUND` for a model that was not compiled for less than f32. Since 0.1.
+ */
+DEEPSEEK_API
+deepseek_status deepseek_model_get_precision_report(const struct deepseek_model *model,
+                                                    struct deepseek_buffer **out_json,
+                                                    struct deepseek_error **err);
 
 /**
  * Adds one to the count of a model and returns it; NULL for NULL. Since 0.1.

@@ -220,6 +220,92 @@ static void memory_is_known_before_running(const deepseek_runtime *runtime)
           make_wide(runtime, 5, &options, &model, &err));
 }
 
+/* y = x w for x [rows, 64] and weights of both signs. */
+static deepseek_status make_dense(const deepseek_runtime *runtime,
+                                  const deepseek_model_options *options,
+                                  deepseek_model **out_model, deepseek_error **err)
+{
+    static const int64_t weights_shape[] = {64, 32};
+    static float weights[64 * 32];
+    const char *shape[] = {"rows", "64"};
+    deepseek_graph *graph = NULL;
+    deepseek_tensor *w;
+    deepseek_value values[2];
+    deepseek_status status;
+    size_t i;
+    for (i = 0; i < 64 * 32; i++) {
+        weights[i] = (float)((int)(i * 37 % 101) - 50) / 50;
+    }
+    w = make_f32(weights_shape, 2, weights);
+    OK(deepseek_graph_new("dense", &graph, NULL));
+    OK(deepseek_graph_add_input(graph, "x", DEEPSEEK_DTYPE_F32, shape, 2, &values[0], NULL));
+    OK(deepseek_graph_add_constant(graph, "w", w, &values[1], NULL));
+    OK(deepseek_graph_add_node(graph, "MatMul", "product", NULL, values, 2, &values[0], 1, NULL));
+    OK(deepseek_graph_add_output(graph, "y", values[0], NULL));
+    status = deepseek_graph_build(graph, runtime, options, out_model, err);
+    deepseek_graph_free(graph);
+    deepseek_tensor_free(w);
+    return status;
+}
+
+static void a_precision_is_compiled_for(const deepseek_runtime *runtime)
+{
+    const char *const names[] = {"x"};
+    const int64_t shape[] = {8, 64};
+    const int64_t *shapes[1];
+    const size_t ranks[] = {2};
+    deepseek_model_options options;
+    deepseek_model *model = NULL;
+    deepseek_buffer *json = NULL;
+
+    shapes[0] = shape;
+    deepseek_model_options_init(&options, sizeof options);
+    options.shape_names = names;
+    options.shapes = shapes;
+    options.shape_ranks = ranks;
+    options.shape_count = 1;
+    options.precision = "int8";
+    options.metric = "cosine";
+    OK(make_dense(runtime, &options, &model, &err));
+    OK(deepseek_model_get_precision_report(model, &json, &err));
+    CHECK(strstr(deepseek_buffer_data(json), "\"requested\":\"int8\"") != NULL);
+    CHECK(strstr(deepseek_buffer_data(json), "\"synthetic\":true") != NULL);
+    CHECK(strstr(deepseek_buffer_data(json), "\"precision\":\"int8\"") != NULL);
+    deepseek_buffer_free(json);
+    json = NULL;
+    deepseek_model_free(model);
+    model = NULL;
+
+    /* Bad options name what there is. */
+    options.precision = "int7";
+    FAILS(DEEPSEEK_STATUS_INVALID_ARGUMENT, "'int7' is no precision; use f32, bf16, f16, int8 or auto",
+          make_dense(runtime, &options, &model, &err));
+    options.precision = "auto";
+    options.metric = "bleu";
+    FAILS(DEEPSEEK_STATUS_INVALID_ARGUMENT, "cosine or top1",
+          make_dense(runtime, &options, &model, &err));
+    options.metric = NULL;
+    options.accuracy_budget = 0.5;
+    FAILS(DEEPSEEK_STATUS_INVALID_ARGUMENT, "0.95 to 1",
+          make_dense(runtime, &options, &model, &err));
+    options.accuracy_budget = 0;
+    options.calibration = "/no/such/place.npz";
+    FAILS(DEEPSEEK_STATUS_IO, "/no/such/place.npz", make_dense(runtime, &options, &model, &err));
+    options.calibration = "texts.csv";
+    FAILS(DEEPSEEK_STATUS_UNSUPPORTED, ".jsonl", make_dense(runtime, &options, &model, &err));
+    options.precision = NULL;
+    FAILS(DEEPSEEK_STATUS_INVALID_ARGUMENT, "calibration data needs a precision",
+          make_dense(runtime, &options, &model, &err));
+
+    /* f32 is the model as it is, which has nothing to report. */
+    options.precision = "f32";
+    options.calibration = NULL;
+    OK(make_dense(runtime, &options, &model, &err));
+    FAILS(DEEPSEEK_STATUS_NOT_FOUND, "not compiled for less than f32",
+          deepseek_model_get_precision_report(model, &json, &err));
+    deepseek_model_free(model);
+}
+
 /* The number that follows `text` in the message of a call that fails with BUDGET_EXCEEDED. */
 static unsigned long long number_after(const char *text, deepseek_status status,
                                        deepseek_error *err)
@@ -440,6 +526,7 @@ int main(void)
     a_graph_is_typed_while_it_is_built(runtime);
     a_model_describes_itself(runtime);
     memory_is_known_before_running(runtime);
+    a_precision_is_compiled_for(runtime);
     a_budget_is_met_or_refused(runtime);
     files_that_are_no_models(runtime);
     options_of_other_versions();

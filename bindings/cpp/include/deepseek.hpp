@@ -140,6 +140,20 @@ struct ModelOptions {
     /// Ranges of symbols that every run keeps to, by symbol: a run outside throws SHAPE_MISMATCH,
     /// and what is planned within bounds is planned within these.
     std::map<std::string, SymbolBounds> bounds = {};
+    /// What the layers of a model in f32 compute in: `bf16`, `f16`, `int8`, or `auto`, which takes
+    /// int8 where it is faster on this machine, inside the accuracy budget. Empty or `f32` leaves
+    /// the model as it is. `Model::precision_report` says what was chosen and why.
+    std::string precision = {};
+    /// Path of inputs to calibrate with: an `.npz` file, or a directory of them, whose arrays are
+    /// named after the inputs and hold samples along the first axis; for an encoder a `.txt` file
+    /// of one text a line, or a `.jsonl` file of strings or objects with `text`. Empty makes inputs
+    /// up; where the model leaves extents open they have the shapes above.
+    std::string calibration = {};
+    /// What the metric must reach on the calibration data, 1 being f32; 0.95 at least. 0 is the
+    /// default: 0.99 for `auto`, else 0.95.
+    double accuracy_budget = 0;
+    /// What accuracy is measured by: `cosine` of outputs, or `top1` agreement. Empty is `cosine`.
+    std::string metric = {};
 };
 
 /// A graph compiled for a runtime, with its weights. Immutable.
@@ -149,7 +163,9 @@ public:
     /// and safetensors weights. Throws IO, INVALID_FILE, INVALID_GRAPH, or UNSUPPORTED naming the format,
     /// operator or field; BUDGET_EXCEEDED naming the least budget that would do; NOT_FOUND,
     /// SHAPE_MISMATCH for a shape of the options that fits no input; NOT_FOUND, INVALID_ARGUMENT
-    /// for bounds of a symbol that no input has, or that are not within the model's own.
+    /// for bounds of a symbol that no input has, or that are not within the model's own;
+    /// INVALID_ARGUMENT for a precision or metric that there is not, calibration data that does not
+    /// fit, or an accuracy budget that cannot be met, with the best that can be reached.
     static Model open(const Runtime &runtime, std::string_view path,
                       const ModelOptions &options = {}) {
         const auto how = raw(options);
@@ -196,6 +212,14 @@ public:
     std::string summary_json() const {
         return detail::to_string(
             detail::call([&](bridge::Status &s) { return raw().summary_json(s); }));
+    }
+
+    /// Why the layers of the model have the precisions that they have, as a JSON object: the fields of
+    /// `deepseek_model_get_precision_report`. Empty if it was not compiled for less than f32.
+    std::optional<std::string> precision_report() const {
+        auto json = detail::to_string(
+            detail::call([&](bridge::Status &s) { return raw().precision_report(s); }));
+        return json.empty() ? std::nullopt : std::optional<std::string>(std::move(json));
     }
 
     /// Exact bytes of a run whose symbols have the given values. Throws NOT_FOUND for a
@@ -261,6 +285,11 @@ private:
             out->add_bounds(detail::text(symbol, "symbol"), range.min, range.max.value_or(0),
                             range.max.has_value());
         }
+        detail::call([&](bridge::Status &s) {
+            out->set_precision(detail::text(options.precision, "precision"),
+                               detail::text(options.calibration, "calibration"),
+                               options.accuracy_budget, detail::text(options.metric, "metric"), s);
+        });
         return out;
     }
 

@@ -146,6 +146,14 @@ mod ffi {
         fn model_options_new(memory_budget_bytes: u64, whole: bool) -> Box<ModelOptions>;
         fn add_shape(self: &mut ModelOptions, name: &str, shape: &[usize]);
         fn add_bounds(self: &mut ModelOptions, symbol: &str, min: i64, max: i64, bounded: bool);
+        fn set_precision(
+            self: &mut ModelOptions,
+            target: &str,
+            calibration: &str,
+            accuracy_budget: f64,
+            metric: &str,
+            status: &mut Status,
+        );
 
         type Model;
         fn model_open(
@@ -165,6 +173,7 @@ mod ffi {
         fn memory_formula(self: &Model, status: &mut Status) -> String;
         fn save(self: &Model, path: &str, packed: bool, status: &mut Status);
         fn summary_json(self: &Model, status: &mut Status) -> String;
+        fn precision_report(self: &Model, status: &mut Status) -> String;
         fn plan_memory(self: &Model, symbols: &Extents, status: &mut Status) -> MemoryReport;
         fn plan_memory_within_bounds(self: &Model, status: &mut Status) -> MemoryReport;
         fn plan_memory_for_shapes(

@@ -78,6 +78,18 @@ impl ModelOptions {
         let (symbol, max) = (symbol.to_owned(), bounded.then_some(max));
         self.0.bounds.push(deepseek::SymbolBounds { symbol, min, max });
     }
+
+    /// Empty texts and a budget of 0 are the defaults.
+    pub(crate) fn set_precision(
+        &mut self,
+        target: &str,
+        calibration: &str,
+        accuracy_budget: f64,
+        metric: &str,
+        status: &mut Status,
+    ) {
+        guard(status, (), || self.0.set_precision(target, calibration, accuracy_budget, metric));
+    }
 }
 
 pub(crate) fn model_open(
@@ -119,6 +131,13 @@ impl Model {
 
     pub(crate) fn summary_json(&self, status: &mut Status) -> String {
         guard(status, String::new(), || Ok(deepseek::json::model(&self.0)))
+    }
+
+    /// Empty if there is none.
+    pub(crate) fn precision_report(&self, status: &mut Status) -> String {
+        guard(status, String::new(), || {
+            Ok(self.0.precision_report().unwrap_or_default().to_owned())
+        })
     }
 
     /// Each row of `symbols` has one value.

@@ -432,6 +432,33 @@ void test_budgets(const ds::Runtime &runtime, const std::string &repository) {
     CHECK_THROWS(ds::Model::from_bytes(runtime, "?", 1, options), InvalidFile);
 }
 
+void test_precision(const ds::Runtime &runtime, const std::string &repository) {
+    const auto digits = repository + "/tests/golden/digits/digits.onnx";
+    ds::ModelOptions options;
+    options.precision = "int8";
+    options.shapes = {{"x", {4, 1, 8, 8}}};
+    const auto report = ds::Model::open(runtime, digits, options).precision_report().value();
+    CHECK(report.find("\"requested\":\"int8\"") != std::string::npos);
+    CHECK(report.find("\"synthetic\":true") != std::string::npos);
+    CHECK(report.find("\"precision\":\"int8\"") != std::string::npos);
+    options.precision = "f32";
+    CHECK(!ds::Model::open(runtime, digits, options).precision_report());
+    options.precision = "int7";
+    CHECK_THROWS(ds::Model::open(runtime, digits, options), InvalidArgument, "'int7'",
+                 "f32, bf16, f16, int8 or auto");
+    options.precision = "int8";
+    options.metric = "bleu";
+    CHECK_THROWS(ds::Model::open(runtime, digits, options), InvalidArgument, "cosine or top1");
+    options.metric = "top1";
+    options.accuracy_budget = 0.5;
+    CHECK_THROWS(ds::Model::open(runtime, digits, options), InvalidArgument, "0.95 to 1");
+    options.accuracy_budget = 0;
+    options.calibration = "/no/such/place.npz";
+    CHECK_THROWS(ds::Model::open(runtime, digits, options), Io, "/no/such/place.npz");
+    options.precision = "";
+    CHECK_THROWS(ds::Model::open(runtime, digits, options), InvalidArgument, "needs a precision");
+}
+
 void test_threads(const ds::Runtime &runtime) {
     const auto model = doubling(runtime);
     const ds::Session shared(model);
@@ -701,6 +728,7 @@ int main(int, char **argv) {
     test_runs(runtime);
     test_stopping();
     test_budgets(runtime, argv[1]);
+    test_precision(runtime, argv[1]);
     test_threads(runtime);
     test_graphs(runtime);
     test_ragged(runtime, argv[1]);

@@ -215,10 +215,19 @@ pub fn build_model<'l>(
     shapes: JLongArray<'l>,
     symbols: JByteArray<'l>,
     bounds: JLongArray<'l>,
+    precision: JByteArray<'l>,
 ) -> jlong {
     native(env, |env| {
-        let options =
-            model::options(env, memory_budget_bytes, whole, &names, &shapes, &symbols, &bounds)?;
+        let options = model::options(
+            env,
+            memory_budget_bytes,
+            whole,
+            &names,
+            &shapes,
+            &symbols,
+            &bounds,
+            &precision,
+        )?;
         let runtime = handle::get::<Runtime>(runtime)?;
         let graph = handle::get::<Arc<Mutex<Graph>>>(handle)?;
         let model = enter(&graph)?.0.builder.build_with(&runtime, &options)?;

@@ -12,7 +12,8 @@ use jni::sys::{jboolean, jlong};
 use jni::{Env, EnvUnowned, jni_mangle};
 
 /// Options of a model; `names` and `shapes` as in [`plan_shapes`]; for each of `symbols` two
-/// `bounds`, a negative greatest value for none.
+/// `bounds`, a negative greatest value for none; `precision` is target, calibration data, accuracy
+/// budget and metric.
 pub(crate) fn options(
     env: &Env,
     memory_budget_bytes: jlong,
@@ -21,6 +22,7 @@ pub(crate) fn options(
     shapes: &JLongArray,
     symbols: &JByteArray,
     bounds: &JLongArray,
+    precision: &JByteArray,
 ) -> Result<ModelOptions, Failure> {
     let memory_budget_bytes = u64::try_from(memory_budget_bytes).map_err(|_| {
         let message = format!("memoryBudgetBytes is {memory_budget_bytes}; take 0 to set no bound");
@@ -33,13 +35,22 @@ pub(crate) fn options(
         min: ends[0],
         max: (ends[1] >= 0).then_some(ends[1]),
     });
-    Ok(ModelOptions {
-        precision: None,
+    let mut options = ModelOptions {
         memory_budget_bytes,
         whole,
         shapes: named_shapes(env, names, shapes)?,
         bounds: bounds.collect(),
-    })
+        ..ModelOptions::default()
+    };
+    let precision = Texts::read(env, precision)?;
+    if let [target, calibration, budget, metric] = precision.decode()?[..] {
+        let budget = budget.parse().map_err(|_| {
+            let message = format!("accuracyBudget is '{budget}', expected a number");
+            Error::new(Code::InvalidArgument, message)
+        })?;
+        options.set_precision(target, calibration, budget, metric)?;
+    }
+    Ok(options)
 }
 
 /// Shapes by name: `packed` holds for each name a rank, then as many extents.
@@ -73,10 +84,20 @@ pub fn open_model<'l>(
     shapes: JLongArray<'l>,
     symbols: JByteArray<'l>,
     bounds: JLongArray<'l>,
+    precision: JByteArray<'l>,
 ) -> jlong {
     native(env, |env| {
         let path = wire::text(env, &path)?;
-        let options = options(env, memory_budget_bytes, whole, &names, &shapes, &symbols, &bounds)?;
+        let options = options(
+            env,
+            memory_budget_bytes,
+            whole,
+            &names,
+            &shapes,
+            &symbols,
+            &bounds,
+            &precision,
+        )?;
         let runtime = handle::get::<Runtime>(runtime)?;
         Ok(handle::give(Model::open_with(path, &runtime, &options)?))
     })
@@ -95,10 +116,20 @@ pub fn open_bytes<'l>(
     shapes: JLongArray<'l>,
     symbols: JByteArray<'l>,
     bounds: JLongArray<'l>,
+    precision: JByteArray<'l>,
 ) -> jlong {
     native(env, |env| {
         let bytes = env.convert_byte_array(&bytes)?;
-        let options = options(env, memory_budget_bytes, whole, &names, &shapes, &symbols, &bounds)?;
+        let options = options(
+            env,
+            memory_budget_bytes,
+            whole,
+            &names,
+            &shapes,
+            &symbols,
+            &bounds,
+            &precision,
+        )?;
         let runtime = handle::get::<Runtime>(runtime)?;
         Ok(handle::give(Model::from_onnx_bytes_with(&bytes, &runtime, &options)?))
     })
@@ -256,6 +287,19 @@ pub fn summary_json<'l>(env: EnvUnowned<'l>, _this: JObject<'l>, handle: jlong) 
     native(env, |env| {
         let model = handle::get::<Model>(handle)?;
         wire::bytes(env, deepseek::json::model(&model).as_bytes())
+    })
+}
+
+/// Why its layers have their precisions, as JSON; empty if there is nothing to say.
+#[jni_mangle("ai.deepseek.Model", "precisionJson")]
+pub fn precision_json<'l>(
+    env: EnvUnowned<'l>,
+    _this: JObject<'l>,
+    handle: jlong,
+) -> JByteArray<'l> {
+    native(env, |env| {
+        let model = handle::get::<Model>(handle)?;
+        wire::bytes(env, model.precision_report().unwrap_or_default().as_bytes())
     })
 }
 

@@ -110,6 +110,22 @@ pub struct ModelOptions<'env> {
     /// end that is left out is the model's own.
     #[napi(ts_type = "Record<string, { min?: number, max?: number }>")]
     pub bounds: Option<Object<'env>>,
+    /// What the layers of a model in `f32` compute in. `auto` takes `int8` where it is faster on this
+    /// machine, inside the accuracy budget; absent or `f32` leaves the model as it is.
+    /// `model.precisionReport` says what was chosen and why.
+    #[napi(ts_type = "'f32' | 'bf16' | 'f16' | 'int8' | 'auto'")]
+    pub precision: Option<String>,
+    /// Path of inputs to calibrate with: an `.npz` file, or a directory of them, whose arrays are
+    /// named after the inputs and hold samples along the first axis; for an encoder a `.txt` file
+    /// of one text a line, or a `.jsonl` file of strings or objects with `text`. Absent makes inputs
+    /// up; where the model leaves extents open they have the shapes of `shapes`.
+    pub calibration: Option<String>,
+    /// What the metric must reach on the calibration data, 1 being `f32`; 0.95 at least. Absent is
+    /// 0.99 for `auto`, else 0.95.
+    pub accuracy_budget: Option<f64>,
+    /// What accuracy is measured by: `cosine` of outputs, which is the default, or `top1` agreement.
+    #[napi(ts_type = "'cosine' | 'top1'")]
+    pub metric: Option<String>,
 }
 
 /// An entry of `ModelOptions.bounds`.
@@ -126,8 +142,7 @@ impl ModelOptions<'_> {
     /// The options in `value`; defaults for `undefined`.
     pub(crate) fn read(value: Unknown) -> Result<deepseek::ModelOptions> {
         let options: ModelOptions = options(value)?;
-        Ok(deepseek::ModelOptions {
-            precision: None,
+        let mut model = deepseek::ModelOptions {
             memory_budget_bytes: whole(
                 options.memory_budget_bytes.unwrap_or(0.0),
                 "options.memoryBudgetBytes",
@@ -141,7 +156,15 @@ impl ModelOptions<'_> {
                 Some(bounds) => read_bounds(bounds.to_unknown(), "options.bounds")?,
                 None => Vec::new(),
             },
-        })
+            ..Default::default()
+        };
+        model.set_precision(
+            options.precision.as_deref().unwrap_or_default(),
+            options.calibration.as_deref().unwrap_or_default(),
+            options.accuracy_budget.unwrap_or(0.0),
+            options.metric.as_deref().unwrap_or_default(),
+        )?;
+        Ok(model)
     }
 }
 
@@ -183,7 +206,9 @@ impl Model {
     /// `UNSUPPORTED` naming the format, operator or field; `BUDGET_EXCEEDED` naming the least
     /// budget that would do; `NOT_FOUND`, `SHAPE_MISMATCH` for a shape of the options that
     /// fits no input; `NOT_FOUND`, `INVALID_ARGUMENT` for bounds of a symbol that no input has, or
-    /// that are not within the model's own.
+    /// that are not within the model's own; `INVALID_ARGUMENT` for a precision or metric that there
+    /// is not, calibration data that does not fit, or an accuracy budget that cannot be met, with
+    /// the best that can be reached.
     #[napi(
         ts_args_type = "runtime: Runtime, path: string, options?: ModelOptions",
         ts_return_type = "Promise<Model>"
@@ -306,6 +331,16 @@ impl Model {
     #[napi(getter)]
     pub fn memory_formula(&self, env: &Env) -> napi::Result<String> {
         guard(env, || Ok(self.get()?.memory_formula().to_string()))
+    }
+
+    /// Why the layers of the model have the precisions that they have, as the text of a JSON object:
+    /// `requested`, `synthetic` (whether the calibration data was made up), `calibrated_with` and
+    /// `verified_with` samples, `metric`, `budget`, the `accuracy` reached, milliseconds of a run
+    /// `ms_before` and `ms_after`, and for each of `layers` that had a choice `node`, `op`,
+    /// `precision`, `error` and `why`. `null` if it was not compiled for less than `f32`.
+    #[napi(getter)]
+    pub fn precision_report(&self, env: &Env) -> napi::Result<Option<String>> {
+        guard(env, || Ok(self.get()?.precision_report().map(str::to_owned)))
     }
 
     /// Exact bytes of a run whose symbols have the given values. Throws `NOT_FOUND` for

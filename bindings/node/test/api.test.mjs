@@ -287,3 +287,20 @@ test('an error of a run names its node', async () => {
   };
   await assert.rejects(session.run(inputs), (e) => failure('INVALID_ARGUMENT', '5')(e) && e.node === 'pick');
 });
+
+test('models are compiled for a precision', async () => {
+  const digits = join(repository, 'tests/golden/digits/digits.onnx');
+  const shapes = { x: [4, 1, 8, 8] };
+  const open = (options) => Model.open(runtime, digits, { shapes, ...options });
+  const report = JSON.parse((await open({ precision: 'int8', metric: 'top1' })).precisionReport);
+  assert.equal(report.requested, 'int8');
+  assert.equal(report.metric, 'top1');
+  assert.equal(report.synthetic, true);
+  assert.ok(report.layers.some((layer) => layer.precision === 'int8'));
+  assert.equal((await open({ precision: 'f32' })).precisionReport, null);
+  await assert.rejects(open({ precision: 'int7' }), failure('INVALID_ARGUMENT', "'int7'", 'f32, bf16, f16, int8 or auto'));
+  await assert.rejects(open({ precision: 'int8', metric: 'bleu' }), failure('INVALID_ARGUMENT', 'cosine or top1'));
+  await assert.rejects(open({ precision: 'int8', accuracyBudget: 0.5 }), failure('INVALID_ARGUMENT', '0.95 to 1'));
+  await assert.rejects(open({ precision: 'int8', calibration: '/no/such.npz' }), failure('IO', '/no/such.npz'));
+  await assert.rejects(open({ calibration: '/no/such.npz' }), failure('INVALID_ARGUMENT', 'needs a precision'));
+});

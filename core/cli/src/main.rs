@@ -4,9 +4,7 @@
 //! exit status 1 and one line on standard error that carries the status code, the
 //! place and the remedy; wrong usage with status 2.
 
-mod calibration;
 mod commands;
-mod npz;
 mod options;
 mod precision;
 

@@ -1,12 +1,11 @@
 //! Options that several commands share.
 
 use clap::Args;
-use deepseek::precision::{Calibration, PrecisionOptions};
 use deepseek::{
     Code, DType, Error, Model, ModelOptions, Result, RunOptions, Runtime, RuntimeOptions,
     SymbolBounds, Tensor, Type,
 };
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// The model and how it runs.
@@ -76,14 +75,19 @@ impl ModelArgs {
     }
 
     /// The model, opened so that the budget holds for the given shapes.
-    pub fn open_for(&self, shapes: &[Shape]) -> Result<Model> {
+    pub fn open_for(&self, given: &[Shape]) -> Result<Model> {
         let memory_budget_bytes = self.memory_budget.unwrap_or(0);
-        let precision = self.precision.options(&self.model, shapes)?;
-        let shapes = shapes.iter().filter(|_| memory_budget_bytes > 0);
+        let shapes = given.iter().filter(|_| memory_budget_bytes > 0);
         let shapes = shapes.map(|s| (s.name.clone(), s.extents.clone())).collect();
         let bounds = self.bounds.iter().map(|b| parse_bounds(b)).collect::<Result<_>>()?;
-        let options =
-            ModelOptions { memory_budget_bytes, whole: self.whole, shapes, bounds, precision };
+        let mut options = ModelOptions {
+            memory_budget_bytes,
+            whole: self.whole,
+            shapes,
+            bounds,
+            ..ModelOptions::default()
+        };
+        self.precision.set(&mut options, given)?;
         Model::open_with(&self.model, &self.runtime()?, &options)
     }
 }
@@ -103,37 +107,33 @@ pub struct PrecisionArgs {
     /// Accuracy to keep, 1 being that of f32 [default: 0.99 for auto, else 0.95].
     #[arg(long, value_name = "PART")]
     pub accuracy_budget: Option<f64>,
-    /// What accuracy is measured by: `cosine` of outputs, or `top1` agreement.
-    #[arg(long, default_value = "cosine")]
-    pub metric: String,
+    /// What accuracy is measured by: `cosine` of outputs, or `top1` agreement [default: cosine].
+    #[arg(long)]
+    pub metric: Option<String>,
 }
 
 impl PrecisionArgs {
-    /// The options; `None` to leave the model as it is.
-    pub fn options(&self, model: &Path, shapes: &[Shape]) -> Result<Option<PrecisionOptions>> {
+    /// Puts what is asked for into `options`; synthetic samples have the given shapes.
+    pub fn set(&self, options: &mut ModelOptions, shapes: &[Shape]) -> Result<()> {
         let Some(precision) = &self.precision else {
             let unused = [
                 ("--calibrate", self.calibrate.is_some()),
                 ("--accuracy-budget", self.accuracy_budget.is_some()),
+                ("--metric", self.metric.is_some()),
             ];
             if let Some((name, _)) = unused.into_iter().find(|u| u.1) {
                 let text = format!("{name} needs --precision");
                 return Err(Error::new(Code::InvalidArgument, text));
             }
-            return Ok(None);
+            return Ok(());
         };
-        let calibration = match &self.calibrate {
-            Some(path) => crate::calibration::read(path, model)?,
-            None => Calibration::Synthetic,
-        };
-        Ok(Some(PrecisionOptions {
-            target: precision.parse()?,
-            calibration,
-            shapes: shapes.iter().map(|s| (s.name.clone(), s.extents.clone())).collect(),
-            accuracy_budget: self.accuracy_budget,
-            metric: self.metric.parse()?,
-            ..PrecisionOptions::default()
-        }))
+        options.set_precision(precision, "", 0.0, self.metric.as_deref().unwrap_or_default())?;
+        options.calibration.clone_from(&self.calibrate);
+        if let Some(precision) = &mut options.precision {
+            precision.accuracy_budget = self.accuracy_budget;
+            precision.shapes = shapes.iter().map(|s| (s.name.clone(), s.extents.clone())).collect();
+        }
+        Ok(())
     }
 }
 

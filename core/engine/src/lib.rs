@@ -29,6 +29,7 @@ mod calibration;
 mod embedder;
 pub mod json;
 mod model;
+pub mod npz;
 mod session;
 mod vision;
 

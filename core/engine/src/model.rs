@@ -1,13 +1,14 @@
 //! A loaded model.
 
+use crate::calibration::{self, Subject};
 use crate::{Runtime, Session};
 use deepseek_graph::{Bindings, Dim, Graph, Symbol, Type, ValueId};
 use deepseek_import::package::{self, Package, PackedConstants, SentenceEncoder};
-use deepseek_runtime::precision::{Precision, PrecisionOptions, Target};
+use deepseek_runtime::precision::{Metric, Precision, PrecisionOptions, Target};
 use deepseek_runtime::{Cut, LowerOptions, MemoryReport, Plan, Ragged};
 use deepseek_tensor::{Result, bail, ensure, err};
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
 /// A graph lowered for a runtime, with its weights. Immutable and shared: clones
@@ -58,7 +59,8 @@ pub struct ModelOptions {
     /// Run nothing in blocks of rows, unless the budget asks for it.
     pub whole: bool,
     /// Shapes of inputs for which the budget must hold, else opening fails. Where there are none,
-    /// the upper bounds of the model's symbols count, if all have one.
+    /// the upper bounds of the model's symbols count, if all have one. Synthetic calibration samples
+    /// have these shapes too, where `precision` has none.
     pub shapes: Vec<(String, Vec<usize>)>,
     /// Ranges of symbols that every run keeps to: a run outside is refused, and what is planned
     /// within bounds is planned within these.
@@ -66,6 +68,70 @@ pub struct ModelOptions {
     /// Compute in less than `f32`, calibrated and under an accuracy budget; see
     /// [`Model::precision_report`]. `None` leaves the model as it is.
     pub precision: Option<PrecisionOptions>,
+    /// A file that is read in place of the calibration data of `precision`: an `.npz` file, or a directory
+    /// of them, whose arrays are named after the inputs and hold samples along the first axis; for an
+    /// encoder a `.txt` file of one text a line, or a `.jsonl` file of strings or objects with `text`.
+    pub calibration: Option<PathBuf>,
+}
+
+impl ModelOptions {
+    /// Sets `precision` and `calibration` from what the other languages and the program take: `target` is
+    /// `f32`, `bf16`, `f16`, `int8` or `auto`, `calibration` a path, `metric` `cosine` or `top1`; an empty
+    /// text or a budget of 0 is the default, and without a target the model is left as it is.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for another name, and for any of the others without a target.
+    pub fn set_precision(
+        &mut self,
+        target: &str,
+        calibration: &str,
+        accuracy_budget: f64,
+        metric: &str,
+    ) -> Result<()> {
+        if target.is_empty() {
+            let given = [
+                ("calibration data", !calibration.is_empty()),
+                ("an accuracy budget", accuracy_budget != 0.0),
+                ("a metric", !metric.is_empty()),
+            ];
+            if let Some((what, _)) = given.into_iter().find(|g| g.1) {
+                bail!(InvalidArgument, "{what} needs a precision; set bf16, f16, int8 or auto");
+            }
+            return Ok(());
+        }
+        let metric = if metric.is_empty() { Metric::default() } else { metric.parse()? };
+        self.precision = Some(PrecisionOptions {
+            target: target.parse()?,
+            accuracy_budget: (accuracy_budget != 0.0).then_some(accuracy_budget),
+            metric,
+            ..PrecisionOptions::default()
+        });
+        self.calibration = (!calibration.is_empty()).then(|| calibration.into());
+        Ok(())
+    }
+
+    /// The precision that a model is compiled for, with its calibration data; `None` for `f32`.
+    fn reduced(&self, subject: &Subject<'_>) -> Result<Option<PrecisionOptions>> {
+        let Some(asked) = &self.precision else {
+            ensure!(
+                self.calibration.is_none(),
+                InvalidArgument,
+                "calibration data needs a precision; set bf16, f16, int8 or auto"
+            );
+            return Ok(None);
+        };
+        if asked.target == Target::Only(Precision::F32) {
+            return Ok(None);
+        }
+        let mut asked = asked.clone();
+        if asked.shapes.is_empty() {
+            asked.shapes.clone_from(&self.shapes);
+        }
+        if let Some(path) = &self.calibration {
+            asked.calibration = calibration::read(path, subject)?;
+        }
+        Ok(Some(asked))
+    }
 }
 
 /// The range of a symbol, both ends included.
@@ -124,12 +190,14 @@ impl Model {
     /// As [`Model::open`]; `BudgetExceeded` naming the least number of bytes that would do;
     /// `NotFound` or `ShapeMismatch` for a shape that fits no input; `NotFound` or
     /// `InvalidArgument` for bounds of a symbol that the inputs do not have, or that are not
-    /// within the model's own.
+    /// within the model's own; for a precision what
+    /// [`compile`](deepseek_runtime::precision::compile) and reading the calibration data report.
     pub fn open_with(
         path: impl AsRef<Path>,
         runtime: &Runtime,
         options: &ModelOptions,
     ) -> Result<Model> {
+        let path = path.as_ref();
         let package = package::open(path)?;
         let source = package.source.clone();
         let Package { graph, files, pipeline, labels, encoder, precision, packed, .. } = package;
@@ -139,7 +207,7 @@ impl Model {
             runtime.offer_packed(&graph, packed.constants);
         }
         let extras = Extras { files, pipeline, labels, encoder, precision };
-        Model::lower(graph, runtime, &source, extras, options)
+        Model::lower(graph, runtime, (&source, Some(path)), extras, options)
     }
 
     /// Writes the model to a `.deepseek` file: its graph as the compiler has prepared it, its weights, and
@@ -201,7 +269,7 @@ impl Model {
         options: &ModelOptions,
     ) -> Result<Model> {
         let graph = deepseek_import::onnx::load_bytes(bytes, None)?;
-        Model::lower(graph, runtime, "onnx", Extras::default(), options)
+        Model::lower(graph, runtime, ("onnx", None), Extras::default(), options)
     }
 
     /// Lowers a graph of the intermediate representation.
@@ -227,13 +295,13 @@ impl Model {
             "graph '{}' has no output; add one",
             graph.name
         );
-        Model::lower(graph, runtime, "graph", Extras::default(), options)
+        Model::lower(graph, runtime, ("graph", None), Extras::default(), options)
     }
 
     fn lower(
         mut graph: Graph,
         runtime: &Runtime,
-        source: &str,
+        (source, path): (&str, Option<&Path>),
         mut extras: Extras,
         options: &ModelOptions,
     ) -> Result<Model> {
@@ -253,10 +321,11 @@ impl Model {
                 Some(bind_shapes(&inputs, &shapes)?)
             }
         };
-        let asked = options.precision.as_ref();
-        let prepared = match asked.filter(|p| p.target != Target::Only(Precision::F32)) {
+        let at = at.filter(|_| options.memory_budget_bytes > 0);
+        let (files, encoder) = (&extras.files, extras.encoder.as_ref());
+        let prepared = match options.reduced(&Subject { graph: &graph, files, encoder, path })? {
             Some(precision) => {
-                let compiled = deepseek_runtime::precision::compile(&graph, runtime, precision)?;
+                let compiled = deepseek_runtime::precision::compile(&graph, runtime, &precision)?;
                 extras.precision = Some(compiled.report.to_json());
                 compiled.graph
             }

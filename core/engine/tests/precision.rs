@@ -264,6 +264,56 @@ fn bad_data_and_budgets_that_cannot_be_met_are_refused() {
 }
 
 #[test]
+fn calibration_data_is_read_from_files() {
+    let (data, runtime) = (digits(), runtime(2));
+    let dir = std::env::temp_dir().join(format!("deepseek-{}-calibration", std::process::id()));
+    std::fs::create_dir_all(&dir).unwrap();
+    let file = |name: &str, text: &str| {
+        let path = dir.join(name);
+        std::fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let open = |model: &str, calibration: &str| {
+        let mut options = ModelOptions::default();
+        options.set_precision("int8", calibration, 0.0, "").unwrap();
+        Model::open_with(golden(model), &runtime, &options)
+    };
+    let arrays = dir.join("images.npz");
+    deepseek::npz::write(&arrays, &data.calibration).unwrap();
+    for path in [&arrays, &dir] {
+        let report = report(&open("digits/digits.onnx", path.to_str().unwrap()).unwrap());
+        assert_eq!(report["synthetic"], false);
+        assert_eq!(report["calibrated_with"], 48);
+    }
+
+    let (txt, jsonl) =
+        ("A line.\n\nAnother line.\n", "\"A line.\"\n{\"text\": \"Another line.\"}\n");
+    let of_lines = report(&open("hf/bert-mean", &file("lines.txt", txt)).unwrap());
+    let same = report(&open("hf/bert-mean", &file("lines.jsonl", jsonl)).unwrap());
+    assert_eq!((&of_lines["synthetic"], &of_lines["accuracy"]), (&false.into(), &same["accuracy"]));
+    for (model, path, code, part) in [
+        ("hf/bert-mean", file("bad.jsonl", "\"one\"\n2\n"), Code::InvalidFile, "line 2"),
+        ("hf/bert-mean", file("none.txt", "\n"), Code::InvalidArgument, "no text"),
+        ("digits/digits.onnx", file("lines.txt", txt), Code::Unsupported, "tokenizer"),
+        ("digits/digits.onnx", file("lines.csv", txt), Code::Unsupported, ".jsonl"),
+        ("digits/digits.onnx", file("bad.npz", txt), Code::InvalidFile, "bad.npz"),
+        ("digits/digits.onnx", "/no/such.npz".to_owned(), Code::Io, "/no/such.npz"),
+    ] {
+        let e = open(model, &path).unwrap_err();
+        assert!(e.code() == code && e.to_string().contains(part), "{path}: {e}");
+    }
+    std::fs::remove_dir_all(&dir).unwrap();
+
+    for (target, metric) in [("int7", ""), ("", "top1")] {
+        let e = ModelOptions::default().set_precision(target, "", 0.0, metric).unwrap_err();
+        assert!(
+            e.code() == Code::InvalidArgument && e.to_string().contains("bf16, f16, int8"),
+            "{e}"
+        );
+    }
+}
+
+#[test]
 fn a_real_encoder_keeps_its_recall() {
     let model = match std::env::var_os("DEEPSEEK_MINILM") {
         Some(dir) => PathBuf::from(dir),

@@ -27,9 +27,9 @@ pub struct Args {
 
 /// Runs the command.
 pub fn run(args: &Args, out: &mut impl Write) -> Result<()> {
-    let precision = args.precision.options(&args.input, &args.shapes.parse()?)?;
+    let mut options = ModelOptions::default();
+    args.precision.set(&mut options, &args.shapes.parse()?)?;
     let runtime = Runtime::new(&deepseek::options_from_env(Default::default())?)?;
-    let options = ModelOptions { precision, ..ModelOptions::default() };
     let model = Model::open_with(&args.input, &runtime, &options)?;
     model.save_with(&args.output, &SaveOptions { packed: args.packed })?;
     let bytes = std::fs::metadata(&args.output).map_or(0, |m| m.len());

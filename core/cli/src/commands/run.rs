@@ -1,8 +1,8 @@
 //! `deepseek run`.
 
 use crate::options::{ModelArgs, TimeoutArgs};
-use crate::{npz, say};
-use deepseek::{Code, Error, Result, Value};
+use crate::say;
+use deepseek::{Code, Error, Result, Value, npz};
 use std::io::Write;
 use std::path::PathBuf;
 

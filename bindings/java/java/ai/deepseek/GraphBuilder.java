@@ -203,7 +203,8 @@ public final class GraphBuilder extends NativeObject {
                     options.names,
                     options.shapes,
                     options.symbols,
-                    options.bounds));
+                    options.bounds,
+                    options.precision()));
         } finally {
             Reference.reachabilityFence(runtime);
         }
@@ -232,5 +233,6 @@ public final class GraphBuilder extends NativeObject {
             byte[] names,
             long[] shapes,
             byte[] symbols,
-            long[] bounds);
+            long[] bounds,
+            byte[] precision);
 }

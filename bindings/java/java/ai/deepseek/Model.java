@@ -6,6 +6,7 @@ import java.util.Arrays;
 import java.util.List;
 import java.util.Map;
 import java.util.Objects;
+import java.util.Optional;
 
 /** A graph compiled for a runtime, with its weights. Immutable; any thread may use it. */
 public final class Model extends NativeObject {
@@ -39,7 +40,9 @@ public final class Model extends NativeObject {
      * @throws DeepseekException as {@link #open(Path, Runtime)}, {@code BUDGET_EXCEEDED} naming the
      *     least budget that would do, {@code NOT_FOUND} or {@code SHAPE_MISMATCH} for a shape that
      *     fits no input, {@code NOT_FOUND} or {@code INVALID_ARGUMENT} for bounds of a symbol that no
-     *     input has, or that are not within the model's own
+     *     input has, or that are not within the model's own, {@code INVALID_ARGUMENT} for a precision
+     *     or metric that there is not, calibration data that does not fit, or an accuracy budget that
+     *     cannot be met, with the best that can be reached
      */
     public static Model open(Path path, Runtime runtime, ModelOptions options) {
         try {
@@ -51,7 +54,8 @@ public final class Model extends NativeObject {
                     options.names,
                     options.shapes,
                     options.symbols,
-                    options.bounds));
+                    options.bounds,
+                    options.precision()));
         } finally {
             Reference.reachabilityFence(runtime);
         }
@@ -89,7 +93,8 @@ public final class Model extends NativeObject {
                     options.names,
                     options.shapes,
                     options.symbols,
-                    options.bounds));
+                    options.bounds,
+                    options.precision()));
         } finally {
             Reference.reachabilityFence(runtime);
         }
@@ -219,6 +224,20 @@ public final class Model extends NativeObject {
     }
 
     /**
+     * Why the layers of the model have the precisions that they have: {@code requested}, {@code
+     * synthetic} (whether the calibration data was made up), {@code calibrated_with} and {@code
+     * verified_with} samples, {@code metric}, {@code budget}, the {@code accuracy} reached,
+     * milliseconds of a run {@code ms_before} and {@code ms_after}, and for each of {@code layers}
+     * that had a choice {@code node}, {@code op}, {@code precision}, {@code error} and {@code why}.
+     *
+     * @return a JSON object; empty if the model was not compiled for less than {@code f32}
+     */
+    public Optional<String> precisionReport() {
+        String json = Wire.text(precisionJson(handle));
+        return json.isEmpty() ? Optional.empty() : Optional.of(json);
+    }
+
+    /**
      * Makes a session.
      *
      * @return working memory to run this model
@@ -235,7 +254,8 @@ public final class Model extends NativeObject {
             byte[] names,
             long[] shapes,
             byte[] symbols,
-            long[] bounds);
+            long[] bounds,
+            byte[] precision);
 
     private static native long openBytes(
             byte[] bytes,
@@ -245,7 +265,8 @@ public final class Model extends NativeObject {
             byte[] names,
             long[] shapes,
             byte[] symbols,
-            long[] bounds);
+            long[] bounds,
+            byte[] precision);
 
     private native byte[] inputSpecs(long handle);
 
@@ -266,6 +287,8 @@ public final class Model extends NativeObject {
     private native void savePath(long handle, byte[] path, boolean packed);
 
     private native byte[] summaryJson(long handle);
+
+    private native byte[] precisionJson(long handle);
 
     private native long newSession(long handle);
 }

@@ -1,5 +1,6 @@
 package ai.deepseek;
 
+import java.nio.file.Path;
 import java.util.ArrayList;
 import java.util.Arrays;
 import java.util.List;
@@ -9,7 +10,7 @@ import java.util.stream.LongStream;
 /** How a {@link Model} is made. Immutable: each method returns changed options. */
 public final class ModelOptions {
     private static final ModelOptions DEFAULTS =
-            new ModelOptions(0, false, new byte[0], new long[0], List.of(), new long[0]);
+            new ModelOptions(0, false, new byte[0], new long[0], List.of(), new long[0], List.of("", "", "0", ""));
 
     final long memoryBudgetBytes;
     final boolean whole;
@@ -28,13 +29,17 @@ public final class ModelOptions {
 
     private final List<String> bounded;
 
+    /** Target, calibration data, accuracy budget and metric. */
+    private final List<String> precision;
+
     private ModelOptions(
             long memoryBudgetBytes,
             boolean whole,
             byte[] names,
             long[] shapes,
             List<String> bounded,
-            long[] bounds) {
+            long[] bounds,
+            List<String> precision) {
         this.memoryBudgetBytes = memoryBudgetBytes;
         this.whole = whole;
         this.names = names;
@@ -42,6 +47,7 @@ public final class ModelOptions {
         this.bounded = bounded;
         this.symbols = Wire.bytes(bounded);
         this.bounds = bounds;
+        this.precision = precision;
     }
 
     /**
@@ -63,7 +69,7 @@ public final class ModelOptions {
      * @return changed options
      */
     public ModelOptions memoryBudgetBytes(long bytes) {
-        return new ModelOptions(bytes, whole, names, shapes, bounded, bounds);
+        return new ModelOptions(bytes, whole, names, shapes, bounded, bounds, precision);
     }
 
     /**
@@ -75,7 +81,13 @@ public final class ModelOptions {
      */
     public ModelOptions shapes(Map<String, long[]> shapes) {
         return new ModelOptions(
-                memoryBudgetBytes, whole, Wire.bytes(shapes.keySet()), pack(shapes), bounded, bounds);
+                memoryBudgetBytes,
+                whole,
+                Wire.bytes(shapes.keySet()),
+                pack(shapes),
+                bounded,
+                bounds,
+                precision);
     }
 
     /**
@@ -85,7 +97,7 @@ public final class ModelOptions {
      * @return changed options
      */
     public ModelOptions whole(boolean on) {
-        return new ModelOptions(memoryBudgetBytes, on, names, shapes, bounded, bounds);
+        return new ModelOptions(memoryBudgetBytes, on, names, shapes, bounded, bounds, precision);
     }
 
     /**
@@ -101,7 +113,65 @@ public final class ModelOptions {
         List<String> names = new ArrayList<>(bounded);
         names.add(symbol);
         long[] ends = LongStream.concat(Arrays.stream(bounds), LongStream.of(min, max)).toArray();
-        return new ModelOptions(memoryBudgetBytes, whole, this.names, shapes, List.copyOf(names), ends);
+        return new ModelOptions(
+                memoryBudgetBytes, whole, this.names, shapes, List.copyOf(names), ends, precision);
+    }
+
+    /**
+     * Sets what the layers of a model in {@code f32} compute in: {@code bf16}, {@code f16}, {@code
+     * int8}, or {@code auto}, which takes {@code int8} where it is faster on this machine, inside the
+     * accuracy budget. {@link Model#precisionReport} says what was chosen and why.
+     *
+     * @param target the precision; {@code f32} leaves the model as it is
+     * @return changed options
+     */
+    public ModelOptions precision(String target) {
+        return with(0, target);
+    }
+
+    /**
+     * Sets the inputs to calibrate with: an {@code .npz} file, or a directory of them, whose arrays are
+     * named after the inputs and hold samples along the first axis; for an encoder a {@code .txt} file
+     * of one text a line, or a {@code .jsonl} file of strings or objects with {@code text}. Without it
+     * inputs are made up; where the model leaves extents open they have the {@link #shapes}.
+     *
+     * @param data the file or directory
+     * @return changed options
+     */
+    public ModelOptions calibration(Path data) {
+        return with(1, data.toString());
+    }
+
+    /**
+     * Sets what the metric must reach on the calibration data.
+     *
+     * @param part 0.95 to 1, 1 being {@code f32}; 0 is the default: 0.99 for {@code auto}, else 0.95
+     * @return changed options
+     */
+    public ModelOptions accuracyBudget(double part) {
+        return with(2, Double.toString(part));
+    }
+
+    /**
+     * Sets what accuracy is measured by.
+     *
+     * @param name {@code cosine} of outputs, which is the default, or {@code top1} agreement
+     * @return changed options
+     */
+    public ModelOptions metric(String name) {
+        return with(3, name);
+    }
+
+    private ModelOptions with(int place, String text) {
+        List<String> changed = new ArrayList<>(precision);
+        changed.set(place, text);
+        return new ModelOptions(
+                memoryBudgetBytes, whole, names, shapes, bounded, bounds, List.copyOf(changed));
+    }
+
+    /** Target, calibration data, accuracy budget and metric. */
+    byte[] precision() {
+        return Wire.bytes(precision);
     }
 
     /** For each shape its rank, then its extents. */

@@ -98,6 +98,32 @@ final class ModelTests {
         }
     }
 
+    static void aPrecisionIsCompiledFor() {
+        Path digits = Path.of(System.getProperty("tests"), "golden", "digits", "digits.onnx");
+        ModelOptions options = ModelOptions.defaults().shapes(Map.of("x", new long[] {4, 1, 8, 8}));
+        try (Model model = Model.open(digits, RUNTIME, options.precision("int8"))) {
+            String json = model.precisionReport().orElseThrow();
+            Map<String, Object> report = Json.object(Json.parse(json));
+            Check.equal("int8", report.get("requested"), "requested");
+            Check.equal(true, report.get("synthetic"), "synthetic");
+            Check.that(json.contains("\"precision\":\"int8\""), json);
+        }
+        try (Model model = Model.open(digits, RUNTIME, options.precision("f32"))) {
+            Check.that(model.precisionReport().isEmpty(), "f32 has nothing to report");
+        }
+        Check.fails(StatusCode.INVALID_ARGUMENT, () -> Model.open(digits, RUNTIME, options.precision("int7")),
+                "'int7'", "f32, bf16, f16, int8 or auto");
+        ModelOptions bytes = options.precision("int8");
+        Check.fails(StatusCode.INVALID_ARGUMENT, () -> Model.open(digits, RUNTIME, bytes.metric("bleu")),
+                "cosine or top1");
+        Check.fails(StatusCode.INVALID_ARGUMENT, () -> Model.open(digits, RUNTIME, bytes.accuracyBudget(0.5)),
+                "0.95 to 1");
+        Path nowhere = Path.of("/no/such/place.npz");
+        Check.fails(StatusCode.IO, () -> Model.open(digits, RUNTIME, bytes.calibration(nowhere)), "place.npz");
+        Check.fails(StatusCode.INVALID_ARGUMENT, () -> Model.open(digits, RUNTIME, options.calibration(nowhere)),
+                "needs a precision");
+    }
+
     static void graphErrorsComeFromTheCallThatMakesThem() throws Exception {
         try (GraphBuilder graph = new GraphBuilder("g");
                 GraphBuilder other = new GraphBuilder("h");

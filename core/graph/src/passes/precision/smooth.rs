@@ -51,5 +51,7 @@ pub fn factors(
         if f.is_normal() { f.clamp(1.0 / MOST, MOST) } else { 1.0 }
     };
     let named = weights.into_iter();
-    Ok(named.map(|(n, w)| (n.to_owned(), columns[n].iter().zip(&w).map(factor).collect())).collect())
+    Ok(named
+        .map(|(n, w)| (n.to_owned(), columns[n].iter().zip(&w).map(factor).collect()))
+        .collect())
 }

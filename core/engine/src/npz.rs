@@ -4,7 +4,7 @@
 //! numpy has no bf16, fp8 or 4-bit types: they travel as `uint16`, `uint8` and one
 //! value a byte, and a member `__dtypes__.json` names their true type.
 
-use deepseek::{Code, DType, Error, Result, Tensor};
+use deepseek_tensor::{Code, DType, Error, Result, Tensor};
 use std::collections::BTreeMap;
 use std::io::{Cursor, Read, Seek, Write};
 use std::path::Path;
