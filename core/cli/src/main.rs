@@ -37,6 +37,10 @@ enum Command {
     Convert(commands::convert::Args),
     /// Turn texts into vectors with a sentence encoder.
     Embed(commands::embed::Args),
+    /// Find objects in images with a YOLOv8 or YOLO11 model.
+    Detect(commands::vision::DetectArgs),
+    /// Tell the best classes of images.
+    Classify(commands::vision::ClassifyArgs),
 }
 
 fn main() -> ExitCode {
@@ -49,6 +53,8 @@ fn main() -> ExitCode {
         Command::Inspect(args) => commands::inspect::run(&args, &mut out),
         Command::Convert(args) => commands::convert::run(&args, &mut out),
         Command::Embed(args) => commands::embed::run(&args, &mut out),
+        Command::Detect(args) => commands::vision::detect(&args, &mut out),
+        Command::Classify(args) => commands::vision::classify(&args, &mut out),
     };
     match result.and_then(|()| out.flush().map_err(printed)) {
         Ok(()) => ExitCode::SUCCESS,

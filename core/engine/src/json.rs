@@ -1,7 +1,9 @@
 //! Reports as JSON, the same text in every language and in the program. Keys are only
 //! added.
 
-use crate::{Dim, MemoryReport, Model, PlannedValue, Profile, TensorSpec, Type};
+use crate::{
+    Class, Detection, Dim, MemoryReport, Model, PlannedValue, Prediction, Profile, TensorSpec, Type,
+};
 use serde_json::{Map, Value, json};
 
 /// What a model consists of: `source`, `name`, `inputs`, `outputs`, `symbols` with their
@@ -99,4 +101,32 @@ fn spec(spec: &TensorSpec) -> Value {
 
 fn extent(dim: &Dim) -> Value {
     dim.as_const().map_or_else(|| json!(dim.to_string()), |n| json!(n))
+}
+
+/// What was found in an image: `width`, `height`; `detections`, each with `box` (`x1, y1, x2, y2` in pixels), `score`,
+/// `class` and, where it has a name, `label`, and `keypoints` where the model finds them; `classes` with `class`, `score`
+/// and `label`; `outputs`, the names and types of outputs that no node reads.
+pub fn prediction(found: &Prediction, labels: &[String]) -> Value {
+    let named = |mut value: Value, class: usize| {
+        if let Some(label) = labels.get(class) {
+            value["label"] = json!(label);
+        }
+        value
+    };
+    let detection = |d: &Detection| {
+        let mut value = json!({ "box": d.corners, "score": d.score, "class": d.class });
+        if !d.keypoints.is_empty() {
+            value["keypoints"] = json!(d.keypoints);
+        }
+        named(value, d.class)
+    };
+    let class = |c: &Class| named(json!({ "class": c.class, "score": c.score }), c.class);
+    let output = |(name, value): &(String, crate::Value)| json!({ "name": name, "type": value.ty().to_string() });
+    json!({
+        "width": found.width,
+        "height": found.height,
+        "detections": found.detections.iter().map(detection).collect::<Vec<_>>(),
+        "classes": found.classes.iter().map(class).collect::<Vec<_>>(),
+        "outputs": found.outputs.iter().map(output).collect::<Vec<_>>(),
+    })
 }

@@ -9,6 +9,7 @@
 //! - [`Model`]: a graph lowered for the runtime, with its weights; shared, immutable.
 //! - [`Session`]: working memory to run a model; one run at a time.
 //! - [`Embedder`]: a sentence encoder with its tokenizer: text in, vectors out.
+//! - [`VisionPipeline`]: images in, detections and classes out.
 //! - [`GraphBuilder`]: a model recorded operation by operation, extents symbolic.
 //!
 //! ```no_run
@@ -30,6 +31,7 @@ pub mod json;
 mod model;
 pub mod npz;
 mod session;
+mod vision;
 
 pub use builder::{GraphBuilder, ValueRef};
 pub use calibration::calibration_texts;
@@ -43,9 +45,14 @@ pub use deepseek_runtime::{
     ProfileTensor, Ragged, Runtime, RuntimeOptions,
 };
 pub use deepseek_tensor::{Buffer, Code, DType, Element, Error, Result, Tensor, heap_bytes};
+pub use deepseek_vision::{
+    Class, Color, Crop, Detection, Filter, GraphNode, Image, Layout, Letterbox, Limits, Node,
+    NormScale, Pad, PixelLayout, Plane, Prediction, Resize, TopK, YOLOv8,
+};
 pub use embedder::Embedder;
 pub use model::{Model, ModelOptions, ModelSummary, SaveOptions, SymbolBounds, TensorSpec};
 pub use session::{Announced, Lists, Outputs, PendingRun, RunOptions, Session};
+pub use vision::VisionPipeline;
 
 /// Version of the library, `major.minor.patch`.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");

@@ -33,6 +33,8 @@ struct Inner {
 #[derive(Clone, Default)]
 struct Extras {
     files: BTreeMap<String, bytes::Bytes>,
+    pipeline: Option<serde_json::Value>,
+    labels: Vec<String>,
     encoder: Option<SentenceEncoder>,
     precision: Option<String>,
 }
@@ -198,13 +200,13 @@ impl Model {
         let path = path.as_ref();
         let package = package::open(path)?;
         let source = package.source.clone();
-        let Package { graph, files, encoder, precision, packed, .. } = package;
+        let Package { graph, files, pipeline, labels, encoder, precision, packed, .. } = package;
         if let Some(packed) = packed
             && packed.machine == deepseek_runtime::packed_for(runtime.isa())
         {
             runtime.offer_packed(&graph, packed.constants);
         }
-        let extras = Extras { files, encoder, precision };
+        let extras = Extras { files, pipeline, labels, encoder, precision };
         Model::lower(graph, runtime, (&source, Some(path)), extras, options)
     }
 
@@ -231,7 +233,7 @@ impl Model {
             path.display(),
             package::EXTENSION
         );
-        let Extras { files, encoder, precision } = self.0.extras.clone();
+        let Extras { files, pipeline, labels, encoder, precision } = self.0.extras.clone();
         let (graph, source) = (self.0.prepared.clone(), self.0.source.clone());
         let packed = match options.packed {
             true => Some(PackedConstants {
@@ -244,7 +246,9 @@ impl Model {
             }),
             false => None,
         };
-        package::save(&Package { graph, source, files, encoder, precision, packed }, path)
+        let package =
+            Package { graph, source, files, pipeline, labels, encoder, precision, packed };
+        package::save(&package, path)
     }
 
     /// Loads an ONNX model from memory. External data is refused: it has no directory.

@@ -85,6 +85,8 @@ fn package() -> Package {
         graph: graph(),
         source: "onnx".to_owned(),
         files: files.into(),
+        pipeline: None,
+        labels: Vec::new(),
         encoder: None,
         packed: None,
         precision: None,

@@ -27,6 +27,7 @@
 //! | [`conv`], [`pool`] | convolution, transposed convolution, pooling, one to three dimensions |
 //! | [`blocked`] | blocked channels: to and from, pooling, what stands between convolutions |
 //! | [`int8`] | convolution, pooling and sums of bytes with channels last |
+//! | [`image`] | resampling images of bytes, pixels to floats |
 //! | [`attention`] | tiled attention with masks, windows and grouped heads; packed sequences |
 //! | [`elementwise`] | functions of one value (also the activations of epilogues) and of two |
 //! | [`rotary`] | rotary position embedding |
@@ -67,6 +68,7 @@ pub mod conv;
 pub mod convert;
 pub mod elementwise;
 pub mod gemm;
+pub mod image;
 pub mod int8;
 mod math;
 pub mod norm;

@@ -15,6 +15,10 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("deepseek-runtime", &["deepseek-tensor", "deepseek-graph", "deepseek-kernels-cpu"]),
     ("deepseek-llm", &["deepseek-tensor", "deepseek-graph", "deepseek-import", "deepseek-runtime"]),
     (
+        "deepseek-vision",
+        &["deepseek-tensor", "deepseek-graph", "deepseek-import", "deepseek-runtime"],
+    ),
+    (
         "deepseek",
         &[
             "deepseek-tensor",
@@ -22,6 +26,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "deepseek-import",
             "deepseek-runtime",
             "deepseek-llm",
+            "deepseek-vision",
         ],
     ),
     ("deepseek-cli", &["deepseek"]),

@@ -22,6 +22,7 @@ mod conv_int;
 mod cumulative;
 mod deform_conv;
 mod det;
+mod detect;
 mod dft;
 mod dropout;
 mod einsum;
@@ -34,6 +35,7 @@ mod gather;
 mod gemm;
 mod generate;
 mod grid_sample;
+mod image;
 mod image_decoder;
 mod label_encoder;
 mod linear_attention;
@@ -102,6 +104,7 @@ pub use conv_int::{ConvInteger, ConvIntegerToFloat, QLinearConv};
 pub use cumulative::{CumProd, CumSum};
 pub use deform_conv::DeformConv;
 pub use det::Det;
+pub use detect::DetectBoxes;
 pub use dft::{DFT, STFT};
 pub use dropout::{Dropout, Identity};
 pub use einsum::Einsum;
@@ -114,7 +117,11 @@ pub use gather::{Gather, GatherElements, GatherND};
 pub use gemm::Gemm;
 pub use generate::{ConstantOfShape, EyeLike, Range};
 pub use grid_sample::{AffineGrid, GridSample};
-pub use image_decoder::ImageDecoder;
+pub use image::{
+    ImageCrop, ImageFilter, ImageFit, ImagePad, ImageResize, ImageTable, ImageToTensor,
+    ImageWindow, MAX_IMAGE_SIDE, PILLOW_BITS, luma, placement,
+};
+pub use image_decoder::{ImageDecoder, PixelFormat};
 pub use label_encoder::LabelEncoder;
 pub use linear_attention::{CausalConvWithState, LinearAttention};
 pub use logic::{And, Equal, Greater, GreaterOrEqual, Less, LessOrEqual, Not, Or, Xor};
@@ -235,6 +242,7 @@ static OPS: &[OpDef] = &[
     OpDef::of::<DepthToSpace>(),
     OpDef::of::<DequantizeLinear>(),
     OpDef::of::<Det>(),
+    OpDef::of::<DetectBoxes>(),
     OpDef::of::<Div>(),
     OpDef::of::<Dropout>(),
     OpDef::of::<DynamicQuantizeLinear>(),
@@ -271,7 +279,11 @@ static OPS: &[OpDef] = &[
     OpDef::of::<Hardmax>(),
     OpDef::of::<Identity>(),
     OpDef::of::<If>(),
+    OpDef::of::<ImageCrop>(),
     OpDef::of::<ImageDecoder>(),
+    OpDef::of::<ImagePad>(),
+    OpDef::of::<ImageResize>(),
+    OpDef::of::<ImageToTensor>(),
     OpDef::of::<InstanceNormalization>(),
     OpDef::of::<IsInf>(),
     OpDef::of::<IsNaN>(),

@@ -17,6 +17,8 @@
 //! | `graphs` | text forms by name ([`deepseek_graph::text`]); `main` is the model |
 //! | `types` | `dtype` and `shape` of tensors whose elements safetensors has no name for (4-bit integers, strings); these are stored as `U8` |
 //! | `sha256` | digest of each tensor's bytes |
+//! | `pipeline` | what surrounds the model when images go in, where it is part of a vision pipeline |
+//! | `labels` | names of the classes |
 //! | `encoder` | limits and settings of a sentence encoder, where the model is one |
 //! | `packed_for` | the machine that the tensors `packed/NAME` are for, where there are any |
 //!
@@ -31,7 +33,7 @@ mod read;
 mod write;
 
 pub use read::{from_bytes, load, verify};
-pub use write::save;
+pub use write::{save, to_bytes};
 
 use crate::MappedFile;
 use crate::hf::{self, EncoderConfig, HfModel, SentenceConfig};
@@ -69,6 +71,10 @@ pub struct Package {
     pub source: String,
     /// Small files by name, such as `tokenizer.json`.
     pub files: BTreeMap<String, Bytes>,
+    /// What surrounds the model in a vision pipeline, as that keeps it.
+    pub pipeline: Option<serde_json::Value>,
+    /// Names of the classes.
+    pub labels: Vec<String>,
     /// What an embedder has to know, where the model is a sentence encoder.
     pub encoder: Option<SentenceEncoder>,
     /// Why its layers have the precisions that they have, as one JSON object, where it was compiled for
@@ -117,6 +123,8 @@ pub fn open(path: impl AsRef<Path>) -> Result<Package> {
             graph: onnx::load(path)?,
             source: "onnx".to_owned(),
             files: BTreeMap::new(),
+            pipeline: None,
+            labels: Vec::new(),
             encoder: None,
             precision: None,
             packed: None,
@@ -145,6 +153,7 @@ fn from_directory(path: &Path) -> Result<Package> {
         }
     }
     let encoder = Some(SentenceEncoder { encoder, sentence });
-    let (precision, packed) = (None, None);
-    Ok(Package { graph, source: "huggingface".to_owned(), files, encoder, precision, packed })
+    let source = "huggingface".to_owned();
+    let (pipeline, labels, precision, packed) = (None, Vec::new(), None, None);
+    Ok(Package { graph, source, files, pipeline, labels, encoder, precision, packed })
 }

@@ -23,6 +23,9 @@ struct Manifest {
     types: BTreeMap<String, Stored>,
     #[serde(default)]
     sha256: BTreeMap<String, String>,
+    pipeline: Option<serde_json::Value>,
+    #[serde(default)]
+    labels: Vec<String>,
     encoder: Option<SentenceEncoder>,
     packed_for: Option<String>,
     precision: Option<serde_json::Map<String, serde_json::Value>>,
@@ -95,8 +98,8 @@ pub fn from_bytes(bytes: Bytes) -> Result<Package> {
     let graph = text::parse(main, &weights.tensors)
         .map_err(|e| e.context(format_args!("graph '{MAIN}'")))?;
     let precision = manifest.precision.map(|p| serde_json::Value::Object(p).to_string());
-    let (source, encoder) = (manifest.source, manifest.encoder);
-    Ok(Package { graph, source, files, encoder, precision, packed })
+    let Manifest { source, pipeline, labels, encoder, .. } = manifest;
+    Ok(Package { graph, source, files, pipeline, labels, encoder, precision, packed })
 }
 
 /// Takes out the tensors whose names begin with `prefix`, under the rest of their names.

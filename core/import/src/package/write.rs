@@ -41,7 +41,21 @@ impl<'a> Section<'a> {
 /// `Io` naming the path, a full disk among the reasons; `InvalidArgument` if a weight and a file
 /// have the same name.
 pub fn save(package: &Package, path: impl AsRef<Path>) -> Result<()> {
-    let path = path.as_ref();
+    encode(package, |parts| {
+        write(path.as_ref(), |out| parts.iter().try_for_each(|part| out.write_all(part)))
+    })
+}
+
+/// The bytes that [`save`] writes.
+///
+/// # Errors
+/// As [`save`].
+pub fn to_bytes(package: &Package) -> Result<Vec<u8>> {
+    encode(package, |parts| Ok(parts.concat()))
+}
+
+/// Hands the parts of a file, which follow each other, to `take`.
+fn encode<T>(package: &Package, take: impl FnOnce(&[&[u8]]) -> Result<T>) -> Result<T> {
     let constants = text::large_constants(&package.graph);
     let contiguous = constants
         .iter()
@@ -79,11 +93,10 @@ pub fn save(package: &Package, path: impl AsRef<Path>) -> Result<()> {
         key(a).cmp(&key(b)).then_with(|| a.name.cmp(&b.name))
     });
     let header = header(package, types, &sections)?;
-    write(path, |out| {
-        out.write_all(&(header.len() as u64).to_le_bytes())?;
-        out.write_all(header.as_bytes())?;
-        sections.iter().try_for_each(|s| out.write_all(&s.bytes))
-    })
+    let length = (header.len() as u64).to_le_bytes();
+    let mut parts: Vec<&[u8]> = vec![&length, header.as_bytes()];
+    parts.extend(sections.iter().map(|s| &*s.bytes));
+    take(&parts)
 }
 
 /// The JSON header, padded so that data begins at a multiple of [`ALIGN`].
@@ -98,6 +111,12 @@ fn header(package: &Package, types: Map<String, Value>, sections: &[Section]) ->
         "types": types,
         "sha256": digests,
     });
+    if let Some(pipeline) = &package.pipeline {
+        manifest["pipeline"] = pipeline.clone();
+    }
+    if !package.labels.is_empty() {
+        manifest["labels"] = json!(package.labels);
+    }
     if let Some(encoder) = &package.encoder {
         manifest["encoder"] = json!(encoder);
     }

@@ -82,8 +82,16 @@ fn packaged(model: &Msg) -> Vec<u8> {
     static FILES: AtomicUsize = AtomicUsize::new(0);
     let name = format!("deepseek-hostile-{}-{}", std::process::id(), FILES.fetch_add(1, Relaxed));
     let path = std::env::temp_dir().join(name);
-    let package =
-        package::Package { graph, source, files, encoder: None, precision: None, packed: None };
+    let package = package::Package {
+        graph,
+        source,
+        files,
+        pipeline: None,
+        labels: Vec::new(),
+        encoder: None,
+        precision: None,
+        packed: None,
+    };
     package::save(&package, &path).expect("there is a directory for temporary files");
     let bytes = std::fs::read(&path).expect("it was just written");
     std::fs::remove_file(&path).expect("as above");

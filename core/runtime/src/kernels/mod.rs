@@ -9,6 +9,7 @@ mod blocked;
 mod conv;
 mod elementwise;
 mod gemm;
+mod image;
 mod movement;
 mod narrow;
 mod norm;
@@ -34,6 +35,7 @@ pub fn all() -> impl Iterator<Item = &'static KernelDef> {
         conv::KERNELS,
         elementwise::KERNELS,
         gemm::KERNELS,
+        image::KERNELS,
         movement::KERNELS,
         narrow::KERNELS,
         norm::KERNELS,

@@ -211,10 +211,11 @@ impl<'g> Rewrite<'g> {
 
     /// The new form of a value for a reader.
     fn read(&mut self, v: ValueId, on_bytes: bool) -> Result<ValueId> {
-        if !self.probing && (on_bytes || self.flow.is_made_on_bytes(v)) {
-            if let Some(id) = self.dequantised.get(&v) {
-                return Ok(*id);
-            }
+        if !self.probing
+            && (on_bytes || self.flow.is_made_on_bytes(v))
+            && let Some(id) = self.dequantised.get(&v)
+        {
+            return Ok(*id);
         }
         if let Some(id) = self.plain.get(&v) {
             return Ok(*id);
