@@ -222,10 +222,8 @@ pub fn build_model<'l>(
             env,
             memory_budget_bytes,
             whole,
-            &names,
-            &shapes,
-            &symbols,
-            &bounds,
+            (&names, &shapes),
+            (&symbols, &bounds),
             &precision,
         )?;
         let runtime = handle::get::<Runtime>(runtime)?;

@@ -18,10 +18,8 @@ pub(crate) fn options(
     env: &Env,
     memory_budget_bytes: jlong,
     whole: jboolean,
-    names: &JByteArray,
-    shapes: &JLongArray,
-    symbols: &JByteArray,
-    bounds: &JLongArray,
+    (names, shapes): (&JByteArray, &JLongArray),
+    (symbols, bounds): (&JByteArray, &JLongArray),
     precision: &JByteArray,
 ) -> Result<ModelOptions, Failure> {
     let memory_budget_bytes = u64::try_from(memory_budget_bytes).map_err(|_| {
@@ -92,10 +90,8 @@ pub fn open_model<'l>(
             env,
             memory_budget_bytes,
             whole,
-            &names,
-            &shapes,
-            &symbols,
-            &bounds,
+            (&names, &shapes),
+            (&symbols, &bounds),
             &precision,
         )?;
         let runtime = handle::get::<Runtime>(runtime)?;
@@ -124,10 +120,8 @@ pub fn open_bytes<'l>(
             env,
             memory_budget_bytes,
             whole,
-            &names,
-            &shapes,
-            &symbols,
-            &bounds,
+            (&names, &shapes),
+            (&symbols, &bounds),
             &precision,
         )?;
         let runtime = handle::get::<Runtime>(runtime)?;

@@ -58,7 +58,7 @@ fn stacked(d: &Digits) -> Calibration {
 fn logits(model: &Model, x: &Tensor) -> Vec<f32> {
     let inputs = [("x".to_owned(), x.clone().into())];
     let outputs = model.session().run(inputs, &RunOptions::default()).unwrap();
-    outputs.iter().next().unwrap().1.tensor().unwrap().to_vec().unwrap()
+    outputs.first().unwrap().1.tensor().unwrap().to_vec().unwrap()
 }
 
 fn report(model: &Model) -> serde_json::Value {

@@ -49,11 +49,11 @@ fn options(j: &Json) -> ModelOptions {
         max: b["max"].as_i64(),
     });
     ModelOptions {
-        precision: None,
         memory_budget_bytes: options["memory_budget_bytes"].as_u64().unwrap(),
         whole: options["whole"].as_bool().unwrap(),
         shapes: shapes.map(|(name, shape)| (name.clone(), extents(shape))).collect(),
         bounds: bounds.collect(),
+        ..ModelOptions::default()
     }
 }
 

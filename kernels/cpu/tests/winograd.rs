@@ -121,12 +121,12 @@ fn deviations(s: &ConvShape, x: &[f32], w: &[f32]) -> Vec<f64> {
                     *point = (variance, sum);
                 }
             }
-            for y in 0..4.min(oh - ty * 4) {
-                for xx in 0..4.min(ow - tx * 4) {
+            for (y, down) in A.iter().enumerate().take(oh - ty * 4) {
+                for (xx, across) in A.iter().enumerate().take(ow - tx * 4) {
                     let (mut variance, mut size) = (0.0, 0.0);
                     for (i, row) in points.iter().enumerate() {
                         for (j, (v, sum)) in row.iter().enumerate() {
-                            let a = A[y][i] * A[xx][j];
+                            let a = down[i] * across[j];
                             variance += a * a * v;
                             size += (a * sum).powi(2);
                         }

@@ -136,7 +136,7 @@ fn output_name(value: &str) -> String {
 }
 
 /// Neighbours in `names` whose sizes together stay within `limit`, at least one each.
-fn groups<'a>(names: &'a [String], limit: u64, size: impl Fn(&str) -> u64) -> Vec<&'a [String]> {
+fn groups(names: &[String], limit: u64, size: impl Fn(&str) -> u64) -> Vec<&[String]> {
     let (mut out, mut start, mut held) = (Vec::new(), 0, 0);
     for (i, name) in names.iter().enumerate() {
         let bytes = size(name);
