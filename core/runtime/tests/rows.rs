@@ -235,9 +235,9 @@ fn wide_layers_run_in_blocks_with_the_bits_of_the_whole() {
                 (1100, 1100u64.div_ceil(cuts[0].block_rows))
             );
             assert_eq!(cuts[0].extra_weight_bytes, cuts[0].weight_bytes * (cuts[0].blocks - 1));
-            // What is left holds the panels that each thread packs.
-            let left = cuts[0].bytes_in_blocks as f64 / cuts[0].bytes_at_once as f64;
-            assert!(left < 0.35 + 0.08 * threads as f64, "{threads} threads, {left}: {cuts:?}");
+            // The wide rows outside of a block are saved, whatever the panels that threads pack take.
+            let outside = (cuts[0].rows - cuts[0].block_rows) * 1024 * 4;
+            assert!(cuts[0].bytes_in_blocks + outside <= cuts[0].bytes_at_once, "{cuts:?}");
             assert!(whole.cuts(&at(11, 100)).unwrap().is_empty());
             let (mut whole, mut blocks) = (Session::new(whole), Session::new(blocks));
             for (b, s) in [(1, 1), (3, 168), (11, 100)] {
