@@ -238,6 +238,8 @@ fn wide_layers_run_in_blocks_with_the_bits_of_the_whole() {
             // The wide rows outside of a block are saved, whatever the panels that threads pack take.
             let outside = (cuts[0].rows - cuts[0].block_rows) * 1024 * 4;
             assert!(cuts[0].bytes_in_blocks + outside <= cuts[0].bytes_at_once, "{cuts:?}");
+            let more = blocks.cuts(&at(13, 100)).unwrap();
+            assert!(more[0].bytes_in_blocks * 2 < more[0].bytes_at_once, "{more:?}");
             assert!(whole.cuts(&at(11, 100)).unwrap().is_empty());
             let (mut whole, mut blocks) = (Session::new(whole), Session::new(blocks));
             for (b, s) in [(1, 1), (3, 168), (11, 100)] {
